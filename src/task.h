@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * task: what a kind of job is. A new kind is one file with one struct task_kind, and one row in kinds.c.
+ *
+ * (The half that drives a run's statements is in work.h, which kinds include and the configuration does not.)
+ */
+#ifndef RM_TASK_H
+#define RM_TASK_H
+
+#include <stdbool.h>
+
+#include "setting.h"
+#include "shop.h"
+
+struct engine; /* work.h */
+struct task;   /* work.h: one run's frozen parameters */
+
+struct task_kind {
+    const char *name;                    /* "points" */
+    const struct setting_spec *settings; /* beside those of every job; ended by a NULL name */
+    unsigned tables;                     /* enum shop_tables it reads or writes */
+    enum shop_tables target;             /* the table whose rows a run walks */
+    bool takes_where;                    /* whether a job of this kind may have `where` */
+    /* A rule over several settings: NULL when they fit, else one static sentence for the operator. */
+    const char *(*refuse)(const struct settings *);
+    const struct engine *engine;
+};
+
+#endif
