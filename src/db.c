@@ -1,2 +1,581 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "db.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <libpq-fe.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct db {
+    PGconn *conn;
+    struct db_error error;
+    char *error_text;
+    bool dead;
+    /* Pipeline: tags of what was queued, in order; TAG_END marks the end of a transaction. */
+    int *tags;
+    size_t first_tag, tag_count, tag_room;
+    bool output_stuck;
+    bool answered; /* the statement at the head has had its result, and libpq's NULL after it is due */
+};
+
+#define TAG_END INT32_MIN
+
+struct rows {
+    PGresult *result;
+};
+
+/* ---- Errors ---- */
+
+/* Makes one line of it: no newlines, no "ERROR:  " in front, no final period or blank. */
+static char *one_line(const char *text)
+{
+    struct buf line = {0};
+
+    if (strncmp(text, "ERROR:  ", 8) == 0 || strncmp(text, "FATAL:  ", 8) == 0)
+        text += 8;
+    for (; *text != '\0'; text++)
+        if (*text != '\n' && *text != '\t')
+            buf_add_bytes(&line, text, 1);
+        else if (line.length > 0 && line.text[line.length - 1] != ' ')
+            buf_add(&line, " ");
+    while (line.length > 0 && line.text[line.length - 1] == ' ')
+        line.text[--line.length] = '\0';
+    return buf_take(&line);
+}
+
+static void set_error(struct db *db, const char *sqlstate, char *text)
+{
+    free(db->error_text);
+    db->error_text = text;
+    db->error.message = text;
+    memset(db->error.sqlstate, 0, sizeof(db->error.sqlstate));
+    if (sqlstate != NULL)
+        strncpy(db->error.sqlstate, sqlstate, sizeof(db->error.sqlstate) - 1);
+}
+
+static int connection_lost(struct db *db)
+{
+    if (!db->dead)
+        set_error(db, NULL, one_line(PQerrorMessage(db->conn)));
+    db->dead = true;
+    return -EIO;
+}
+
+/* Keeps what the server said of a failed statement. */
+static void keep_error(struct db *db, const PGresult *result)
+{
+    const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+    AUTO_TEXT both = NULL;
+
+    if (primary == NULL)
+        primary = PQresultErrorMessage(result);
+    both = detail != NULL ? mem_print("%s (%s)", primary, detail) : mem_copy(primary);
+    set_error(db, PQresultErrorField(result, PG_DIAG_SQLSTATE), one_line(both));
+}
+
+static int refused(struct db *db, const PGresult *result)
+{
+    keep_error(db, result);
+    if (PQstatus(db->conn) != CONNECTION_BAD)
+        return -EBADMSG;
+    db->dead = true; /* the server said why it closed the connection: keep that */
+    return -EIO;
+}
+
+const struct db_error *db_error(const struct db *db)
+{
+    return &db->error;
+}
+
+/* ---- Connecting ---- */
+
+static void ignore_notice(void *argument, const char *message)
+{
+    (void)argument;
+    (void)message;
+}
+
+/* Pins what a run depends on (design: a database or role may default to anything). */
+static char *pins(const struct db_options *options, int server_version)
+{
+    struct buf sql = {0};
+
+    buf_print(&sql, "SET search_path = pg_catalog%s%s, pg_temp;", options->search_path[0] != '\0' ? ", " : "",
+              options->search_path);
+    buf_add(&sql, "SET DateStyle = 'ISO, YMD'; SET TimeZone = 'UTC'; SET IntervalStyle = 'postgres';"
+                  "SET bytea_output = 'hex'; SET extra_float_digits = 1; SET client_min_messages = warning;"
+                  "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;"
+                  "SET default_transaction_deferrable = off; SET row_security = off;"
+                  "SET idle_in_transaction_session_timeout = '10s'; SET client_connection_check_interval = '5s';");
+    buf_print(&sql, "SET lock_timeout = '%lldms'; SET statement_timeout = '%lldms';",
+              (long long)(options->lock_timeout / USEC_PER_MSEC), (long long)(options->statement_timeout / USEC_PER_MSEC));
+    if (options->asynchronous_commit)
+        buf_add(&sql, "SET synchronous_commit = off;");
+    if (options->key_order)
+        buf_add(&sql, "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
+                      "SET enable_mergejoin = off; SET max_parallel_workers_per_gather = 0; SET jit = off;"
+                      "SET plan_cache_mode = force_generic_plan;");
+    if (options->statement_timeout > 0 && server_version >= 170000)
+        buf_print(&sql, "SET transaction_timeout = '%lldms';", (long long)(2 * options->statement_timeout / USEC_PER_MSEC));
+    return buf_take(&sql);
+}
+
+/* A keyword's value in what the user wrote, or NULL. */
+static const char *given(const PQconninfoOption *options, const char *keyword)
+{
+    for (; options->keyword != NULL; options++)
+        if (strcmp(options->keyword, keyword) == 0)
+            return options->val;
+    return NULL;
+}
+
+/*
+ * Defaults for what the user did not write. Death of the server's host must be noticed, since the job's lock lives on a
+ * connection; among several hosts only the one that takes writes is of use.
+ */
+static int open_connection(const struct db_options *options, PGconn **ret, char **ret_error)
+{
+    char *parse_error = NULL;
+    AUTO_TEXT name = mem_print("roundsman%s%s", options->purpose[0] != '\0' ? " " : "", options->purpose);
+    PQconninfoOption *user = PQconninfoParse(options->conninfo, &parse_error);
+    const char *keywords[10] = {"dbname", "fallback_application_name"}, *values[10] = {options->conninfo, name};
+    size_t count = 2;
+    const char *hosts;
+    const struct {
+        const char *keyword, *value;
+    } defaults[] = {
+        {"connect_timeout", "10"},  {"keepalives_idle", "10"},   {"keepalives_interval", "5"},
+        {"keepalives_count", "3"},  {"tcp_user_timeout", "20000"},
+    };
+
+    if (user == NULL) {
+        AUTO_TEXT why = one_line(parse_error != NULL ? parse_error : "out of memory");
+
+        PQfreemem(parse_error);
+        return mem_fail(-EIO, ret_error, "database.conninfo cannot be read: %s", why);
+    }
+    for (size_t i = 0; i < ELEMENTS(defaults); i++)
+        if (given(user, defaults[i].keyword) == NULL) {
+            keywords[count] = defaults[i].keyword;
+            values[count++] = defaults[i].value;
+        }
+    hosts = given(user, "host") != NULL ? given(user, "host") : given(user, "hostaddr");
+    if (hosts != NULL && strchr(hosts, ',') != NULL && given(user, "target_session_attrs") == NULL) {
+        keywords[count] = "target_session_attrs";
+        values[count++] = "read-write";
+    }
+    PQconninfoFree(user);
+    *ret = PQconnectdbParams(keywords, values, 1);
+    return 0;
+}
+
+int db_connect(const struct db_options *options, struct db **ret, char **ret_error)
+{
+    struct db *db;
+    PGconn *conn;
+    AUTO_TEXT script = NULL;
+    int r;
+
+    if (options->stop != NULL && *options->stop)
+        return mem_fail(-ECANCELED, ret_error, "asked to stop before the connection was made");
+    r = open_connection(options, &conn, ret_error);
+    if (r < 0)
+        return r;
+    db = mem_alloc(sizeof(*db));
+    db->conn = conn;
+    if (conn == NULL || PQstatus(conn) != CONNECTION_OK) {
+        AUTO_TEXT why = one_line(conn != NULL ? PQerrorMessage(conn) : "out of memory");
+
+        db_close(db);
+        return mem_fail(-EIO, ret_error, "no connection to the database: %s", why);
+    }
+    PQsetNoticeProcessor(conn, ignore_notice, NULL);
+    if (PQserverVersion(conn) < 140000) {
+        r = mem_fail(-EIO, ret_error, "the server is PostgreSQL %d, and roundsman needs 14 or later",
+                     PQserverVersion(conn) / 10000);
+        db_close(db);
+        return r;
+    }
+    script = pins(options, PQserverVersion(conn));
+    if (db_script(db, script) < 0) {
+        r = mem_fail(-EIO, ret_error, "the new session could not be set up: %s", db->error.message);
+        db_close(db);
+        return r;
+    }
+    *ret = db;
+    return 0;
+}
+
+void db_close(struct db *db)
+{
+    if (db == NULL)
+        return;
+    PQfinish(db->conn);
+    free(db->error_text);
+    free(db->tags);
+    free(db);
+}
+
+int db_server_version(const struct db *db)
+{
+    return PQserverVersion(db->conn);
+}
+
+int db_behind_pooler(struct db *db, bool *ret)
+{
+    AUTO_ROWS rows = NULL;
+    int r = db_query(db, "SELECT pg_backend_pid()", 0, NULL, &rows);
+
+    if (r < 0)
+        return r;
+    *ret = rows_integer(rows, 0, 0) != PQbackendPID(db->conn);
+    return 0;
+}
+
+/* ---- One statement at a time ---- */
+
+static bool succeeded(const PGresult *result)
+{
+    ExecStatusType status = PQresultStatus(result);
+
+    return status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY;
+}
+
+static struct rows *wrap(PGresult *result)
+{
+    struct rows *rows = mem_alloc(sizeof(*rows));
+
+    rows->result = result;
+    return rows;
+}
+
+/* Takes over `result`. */
+static int finish(struct db *db, PGresult *result, struct rows **ret)
+{
+    int r = 0;
+
+    if (result == NULL)
+        return connection_lost(db);
+    if (!succeeded(result))
+        r = refused(db, result);
+    else if (ret != NULL) {
+        *ret = wrap(result);
+        return 0;
+    }
+    PQclear(result);
+    return r;
+}
+
+int db_query(struct db *db, const char *sql, size_t count, const char *const *values, struct rows **ret)
+{
+    if (db->dead)
+        return -EIO;
+    return finish(db, PQexecParams(db->conn, sql, (int)count, NULL, values, NULL, NULL, 0), ret);
+}
+
+int db_script(struct db *db, const char *sql)
+{
+    if (db->dead)
+        return -EIO;
+    return finish(db, PQexec(db->conn, sql), NULL);
+}
+
+int db_prepare(struct db *db, const char *name, const char *sql)
+{
+    if (db->dead)
+        return -EIO;
+    return finish(db, PQprepare(db->conn, name, sql, 0, NULL), NULL);
+}
+
+/* Collects the results of a transaction that was sent whole, up to its end. */
+static int collect(struct db *db, size_t count, struct rows **rets)
+{
+    int failure = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        PGresult *result = PQgetResult(db->conn);
+
+        if (result == NULL)
+            return connection_lost(db);
+        if (succeeded(result) && rets != NULL) {
+            rets[i] = wrap(result);
+            result = NULL;
+        } else if (!succeeded(result) && failure == 0) {
+            failure = refused(db, result);
+        }
+        PQclear(result);
+        if (failure == -EIO)
+            return failure;
+        while ((result = PQgetResult(db->conn)) != NULL)
+            PQclear(result);
+    }
+    for (;;) {
+        PGresult *result = PQgetResult(db->conn);
+        ExecStatusType status;
+
+        if (result == NULL && PQstatus(db->conn) == CONNECTION_BAD)
+            return connection_lost(db);
+        status = PQresultStatus(result);
+        if (status == PGRES_FATAL_ERROR) /* a commit that failed: deferred constraints, 40001 */
+            failure = refused(db, result);
+        PQclear(result);
+        if (failure == -EIO)
+            return failure;
+        if (status == PGRES_PIPELINE_SYNC)
+            return failure;
+    }
+}
+
+int db_transaction(struct db *db, const struct db_statement *statements, size_t count, struct rows **rets)
+{
+    int r = 0;
+
+    if (rets != NULL)
+        memset(rets, 0, count * sizeof(*rets));
+    if (db->dead)
+        return -EIO;
+    if (PQenterPipelineMode(db->conn) != 1)
+        return connection_lost(db);
+    for (size_t i = 0; i < count && r == 0; i++)
+        if (PQsendQueryParams(db->conn, statements[i].sql, (int)statements[i].count, NULL, statements[i].values, NULL, NULL,
+                              0) != 1)
+            r = connection_lost(db);
+    if (r == 0 && PQpipelineSync(db->conn) != 1)
+        r = connection_lost(db);
+    if (r == 0)
+        r = collect(db, count, rets);
+    if (r != -EIO && PQexitPipelineMode(db->conn) != 1)
+        r = connection_lost(db);
+    if (r < 0 && rets != NULL)
+        for (size_t i = 0; i < count; i++)
+            rows_free_pointer(&rets[i]);
+    return r;
+}
+
+/* ---- Rows ---- */
+
+int rows_count(const struct rows *rows)
+{
+    return PQntuples(rows->result);
+}
+
+const char *rows_text(const struct rows *rows, int row, int column)
+{
+    return PQgetisnull(rows->result, row, column) ? NULL : PQgetvalue(rows->result, row, column);
+}
+
+int64_t rows_integer(const struct rows *rows, int row, int column)
+{
+    const char *text = rows_text(rows, row, column);
+
+    return text == NULL ? 0 : strtoll(text, NULL, 10);
+}
+
+bool rows_boolean(const struct rows *rows, int row, int column)
+{
+    const char *text = rows_text(rows, row, column);
+
+    return text != NULL && text[0] == 't';
+}
+
+void rows_free(struct rows *rows)
+{
+    if (rows == NULL)
+        return;
+    PQclear(rows->result);
+    free(rows);
+}
+
+void rows_free_pointer(struct rows **rows)
+{
+    rows_free(*rows);
+    *rows = NULL;
+}
+
+/* ---- SQL text ---- */
+
+/* As PQescapeIdentifier() does for any encoding that a server can have: it doubles quotation marks, nothing else. */
+void db_quote(struct buf *buf, const char *identifier)
+{
+    buf_add(buf, "\"");
+    for (; *identifier != '\0'; identifier++)
+        buf_print(buf, *identifier == '"' ? "\"\"" : "%c", *identifier);
+    buf_add(buf, "\"");
+}
+
+void db_quote_name(struct buf *buf, const char *name)
+{
+    const char *dot = strchr(name, '.');
+    AUTO_TEXT schema = dot != NULL ? strndup(name, (size_t)(dot - name)) : mem_copy("public");
+
+    db_quote(buf, schema);
+    buf_add(buf, ".");
+    db_quote(buf, dot != NULL ? dot + 1 : name);
+}
+
+void db_literal(struct buf *buf, const char *value)
+{
+    if (value == NULL) {
+        buf_add(buf, "NULL");
+        return;
+    }
+    buf_add(buf, strchr(value, '\\') != NULL ? " E'" : "'");
+    for (; *value != '\0'; value++) {
+        if (*value == '\'' || *value == '\\')
+            buf_add_bytes(buf, value, 1);
+        buf_add_bytes(buf, value, 1);
+    }
+    buf_add(buf, "'");
+}
+
+char *db_array(const char *const *words)
+{
+    struct buf array = {0};
+
+    buf_add(&array, "{");
+    for (size_t i = 0; words[i] != NULL; i++) {
+        buf_add(&array, i == 0 ? "\"" : ",\"");
+        for (const char *c = words[i]; *c != '\0'; c++) {
+            if (*c == '"' || *c == '\\')
+                buf_add(&array, "\\");
+            buf_add_bytes(&array, c, 1);
+        }
+        buf_add(&array, "\"");
+    }
+    buf_add(&array, "}");
+    return buf_take(&array);
+}
+
+/* ---- The pipeline ---- */
+
+int db_pipeline(struct db *db)
+{
+    if (db->dead)
+        return -EIO;
+    if (PQsetnonblocking(db->conn, 1) != 0 || PQenterPipelineMode(db->conn) != 1)
+        return connection_lost(db);
+    return 0;
+}
+
+static void push_tag(struct db *db, int tag)
+{
+    if (db->first_tag > 0 && db->first_tag + db->tag_count == db->tag_room) {
+        memmove(db->tags, db->tags + db->first_tag, db->tag_count * sizeof(*db->tags));
+        db->first_tag = 0;
+    }
+    if (db->tag_count == db->tag_room) {
+        db->tag_room = db->tag_room == 0 ? 64 : db->tag_room * 2;
+        db->tags = mem_resize(db->tags, db->tag_room, sizeof(*db->tags));
+    }
+    db->tags[db->first_tag + db->tag_count++] = tag;
+}
+
+static int pop_tag(struct db *db)
+{
+    int tag = db->tags[db->first_tag++];
+
+    if (--db->tag_count == 0)
+        db->first_tag = 0;
+    return tag;
+}
+
+int db_send(struct db *db, const char *name, size_t count, const char *const *values, int tag)
+{
+    if (db->dead)
+        return -EIO;
+    if (PQsendQueryPrepared(db->conn, name, (int)count, values, NULL, NULL, 0) != 1)
+        return connection_lost(db);
+    push_tag(db, tag);
+    return 0;
+}
+
+static int push_output(struct db *db)
+{
+    int r = PQflush(db->conn);
+
+    if (r < 0)
+        return connection_lost(db);
+    db->output_stuck = r == 1;
+    return 0;
+}
+
+int db_end(struct db *db)
+{
+    if (db->dead)
+        return -EIO;
+    if (PQpipelineSync(db->conn) != 1)
+        return connection_lost(db);
+    push_tag(db, TAG_END);
+    return push_output(db);
+}
+
+int db_receive(struct db *db, struct answer *ret)
+{
+    if (db->dead)
+        return -EIO;
+    while (db->tag_count > 0 && !PQisBusy(db->conn)) {
+        PGresult *result = PQgetResult(db->conn);
+        ExecStatusType status;
+
+        if (result == NULL) { /* between the results of two statements */
+            if (PQstatus(db->conn) == CONNECTION_BAD)
+                return connection_lost(db);
+            if (!db->answered)
+                return 0;
+            db->answered = false;
+            continue;
+        }
+        *ret = (struct answer){0};
+        status = PQresultStatus(result);
+        if (status == PGRES_PIPELINE_SYNC) {
+            pop_tag(db);
+            ret->kind = ANSWER_END;
+        } else if (succeeded(result)) {
+            db->answered = true;
+            ret->kind = ANSWER_ROWS;
+            ret->tag = pop_tag(db);
+            ret->rows = wrap(result);
+            return 1;
+        } else if (status == PGRES_PIPELINE_ABORTED) {
+            db->answered = true;
+            ret->kind = ANSWER_SKIPPED;
+            ret->tag = pop_tag(db);
+        } else if (db->tags[db->first_tag] == TAG_END) { /* the commit itself failed */
+            keep_error(db, result);
+            ret->kind = ANSWER_ERROR;
+            ret->tag = TAG_END;
+        } else {
+            db->answered = true;
+            keep_error(db, result);
+            ret->kind = ANSWER_ERROR;
+            ret->tag = pop_tag(db);
+        }
+        PQclear(result);
+        return 1;
+    }
+    return PQstatus(db->conn) == CONNECTION_BAD ? connection_lost(db) : 0;
+}
+
+int db_fd(const struct db *db)
+{
+    return PQsocket(db->conn);
+}
+
+short db_events(const struct db *db)
+{
+    return (short)(POLLIN | (db->output_stuck ? POLLOUT : 0));
+}
+
+int db_ready(struct db *db, short revents)
+{
+    if (db->dead)
+        return -EIO;
+    if ((revents & (POLLIN | POLLHUP | POLLERR)) != 0 && PQconsumeInput(db->conn) != 1)
+        return connection_lost(db);
+    if (db->output_stuck)
+        return push_output(db);
+    return 0;
+}
