@@ -1,2 +1,138 @@
 /* SPDX-License-Identifier: PostgreSQL */
+/*
+ * report: the questions that --status and --history ask the ledger, and --history's answer.
+ *
+ * Both see a run as the same set of columns, report_run_facts, whose names are those of the JSON objects: PostgreSQL makes
+ * the objects out of the columns. Everything here reads, in one statement (so that one snapshot is judged), with short
+ * timeouts, since monitoring calls it every minute.
+ */
+#include "report_ledger.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ledger.h"
+#include "log.h"
 #include "report.h"
+#include "status.h"
+#include "table.h"
+
+#define AS_TEXT(number) #number
+#define TEXT_OF(macro) AS_TEXT(macro)
+
+/* Times in RFC 3339, in UTC since db_connect() pins TimeZone. A process that works on a job holds its advisory lock. */
+const char report_run_facts[] =
+    "SELECT r.id, j.name AS job, r.trigger, to_char(r.due, f.rfc3339) AS due, r.state, r.attempt, "
+    "to_char(r.started_at, f.rfc3339) AS started_at, to_char(r.finished_at, f.rfc3339) AS finished_at, "
+    "round(extract(epoch FROM CASE r.state WHEN 'running' THEN now() ELSE r.finished_at END - r.started_at), 3) "
+    "AS took_seconds, "
+    "greatest(r.rows_done, (SELECT sum(l.rows_done) FROM lane l WHERE l.run_id = r.id))::bigint AS rows_done, "
+    "greatest(r.rows_skipped, (SELECT sum(l.rows_skipped) FROM lane l WHERE l.run_id = r.id))::bigint AS rows_skipped, "
+    "(SELECT count(*) FROM leftover o WHERE o.run_id = r.id) AS leftovers, "
+    "CASE r.state WHEN 'running' THEN EXISTS (SELECT 1 FROM pg_locks k WHERE k.locktype = 'advisory' AND k.granted "
+    "AND k.classid = " TEXT_OF(LEDGER_LOCK_CLASS) " AND k.objid = r.job_id::bigint AND k.objsubid = 2 "
+                                                  "AND k.database = (SELECT oid FROM pg_database WHERE datname = "
+                                                  "current_database())) END AS attended, r.error "
+                                                  "FROM (VALUES ('YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')) f (rfc3339), run r "
+                                                  "JOIN job j ON j.id = r.job_id";
+
+int report_ask(const struct configuration *configuration, const char *sql, size_t count, const char *const *values,
+               struct rows **ret, char **ret_error)
+{
+    AUTO_BUF search_path = {0};
+    struct db *db;
+    const struct db_error *error;
+    int r;
+
+    db_quote(&search_path, configuration->ledger_schema);
+    r = db_connect(&(struct db_options){.conninfo = configuration->conninfo,
+                                        .purpose = "report",
+                                        .search_path = search_path.text,
+                                        .lock_timeout = 5 * USEC_PER_SEC,
+                                        .statement_timeout = 10 * USEC_PER_SEC},
+                   &db, ret_error);
+    if (r < 0)
+        return r;
+    r = db_query(db, sql, count, values, ret);
+    error = db_error(db);
+    if (r == -EIO)
+        mem_fail(r, ret_error, "the connection was lost while reading the ledger: %s", error->message);
+    else if (r < 0 && strcmp(error->sqlstate, "42P01") == 0)
+        mem_fail(r, ret_error, "there is no ledger in schema %s: roundsman --install creates it",
+                 configuration->ledger_schema);
+    else if (r < 0 && strcmp(error->sqlstate, "42501") == 0)
+        mem_fail(r, ret_error, "the ledger may not be read (%s): roundsman --install grants it to ledger.role",
+                 error->message);
+    else if (r < 0)
+        mem_fail(r, ret_error, "the ledger could not be read: %s", error->message);
+    db_close(db);
+    return r;
+}
+
+char *report_duration(usec_t duration)
+{
+    long long ms = duration / USEC_PER_MSEC, seconds = ms / 1000;
+
+    if (ms < 1000)
+        return mem_print("%lldms", ms);
+    if (seconds < 60)
+        return mem_print("%lld.%llds", seconds, ms % 1000 / 100);
+    if (seconds < 3600)
+        return mem_print("%lldm%02llds", seconds / 60, seconds % 60);
+    return mem_print("%lldh%02lldm", seconds / 3600, seconds / 60 % 60);
+}
+
+char *report_seconds(const char *seconds)
+{
+    return seconds == NULL ? NULL : report_duration((usec_t)(strtod(seconds, NULL) * (double)USEC_PER_SEC));
+}
+
+/* ---- --history ---- */
+
+static void show(const struct rows *rows)
+{
+    static const struct table_column columns[] = {
+        {"RUN", true},      {"JOB", false}, {"TRIGGER", false}, {"DUE", false},    {"STATE", false}, {"ATTEMPT", true},
+        {"STARTED", false}, {"TOOK", true}, {"DONE", true},     {"SKIPPED", true}, {"LEFT", true},   {"ERROR", false},
+    };
+    static const enum fact facts[ELEMENTS(columns)] = {
+        FACT_ID,         FACT_JOB,          FACT_TRIGGER,   FACT_DUE,          FACT_STATE,     FACT_ATTEMPT,
+        FACT_STARTED_AT, FACT_TOOK_SECONDS, FACT_ROWS_DONE, FACT_ROWS_SKIPPED, FACT_LEFTOVERS, FACT_ERROR,
+    };
+    AUTO_TABLE table = {.columns = columns, .width = ELEMENTS(columns)};
+
+    for (int i = 0; i < rows_count(rows); i++)
+        for (size_t k = 0; k < ELEMENTS(facts); k++) {
+            const char *text = rows_text(rows, i, (int)facts[k]);
+            AUTO_TEXT took = facts[k] == FACT_TOOK_SECONDS ? report_seconds(text) : NULL;
+
+            table_add(&table, took != NULL ? took : text == NULL && facts[k] == FACT_ERROR ? "" : text);
+        }
+    table_write(&table, stdout, table_terminal(stdout));
+}
+
+int report_history(const struct configuration *configuration, const struct job *job, int count, bool json)
+{
+    AUTO_TEXT error = NULL;
+    AUTO_TEXT limit = mem_print("%d", count);
+    AUTO_ROWS rows = NULL;
+    AUTO_TEXT newest =
+        mem_print("%s WHERE $1::text IS NULL OR j.name = $1 ORDER BY r.id DESC LIMIT $2::bigint", report_run_facts);
+    AUTO_TEXT array = mem_print("SELECT coalesce(json_agg(f), '[]') FROM (%s) f", newest);
+    const char *values[] = {job == NULL ? NULL : job->name, limit};
+
+    if (report_ask(configuration, json ? array : newest, ELEMENTS(values), values, &rows, &error) < 0) {
+        log_say(LOG_ERR, "%s", error);
+        return STATUS_FAILED;
+    }
+    if (json)
+        puts(rows_text(rows, 0, 0));
+    else if (rows_count(rows) > 0)
+        show(rows);
+    else if (job != NULL)
+        printf("no runs of %s yet\n", job->name);
+    else
+        puts("no runs yet");
+    return STATUS_DONE;
+}
