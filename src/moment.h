@@ -25,20 +25,38 @@ usec_t moment_monotonic(void); /* CLOCK_MONOTONIC, for measuring */
 
 /*
  * Parses RFC 3339 ("2026-11-22T07:00:00Z", "2026-11-22 16:00:00.5+09:00"; a blank or a lower-case t or z as in
- * RFC 3339 section 5.6; an offset is required). Returns 0 and sets *ret, or -EINVAL with *ret untouched.
+ * RFC 3339 section 5.6; an offset is required). Digits beyond microseconds are cut off. A leap second (23:59:60 UTC, at
+ * the end of a month) is the second after it, as POSIX time has it. Returns 0 and sets *ret, or -EINVAL with *ret
+ * untouched.
  */
 int moment_parse(const char *text, usec_t *ret);
 
-/* "2026-11-22T07:00:00Z", with a fraction only where there is one. Returns `text`. */
+/*
+ * "2026-11-22T07:00:00Z", with a fraction only where there is one; "none" for MOMENT_NONE. Years outside 0000-9999 get
+ * a sign, and moment_parse() does not read them back. Returns `text`.
+ */
 char *moment_format(usec_t moment, char text[static MOMENT_TEXT_MAX]);
 
 /*
  * Parses "250ms", "30s", "30m", "12h", "90d" (one number, one unit; "0s" is allowed, a sign is not).
- * Returns 0 and sets *ret, -EINVAL (no duration), or -ERANGE (over 100 years).
+ * Returns 0 and sets *ret, -EINVAL (no duration), or -ERANGE (over 100 years, which are 36525 days).
  */
 int duration_parse(const char *text, usec_t *ret);
 
-/* The shortest form that duration_parse() reads back to the same value. Returns `text`. */
+/*
+ * The shortest form that duration_parse() reads back to the same value; what is no whole number of milliseconds is
+ * rounded to one. Returns `text`.
+ */
 char *duration_format(usec_t duration, char text[static MOMENT_TEXT_MAX]);
+
+/* A day of the proleptic Gregorian calendar; `day` numbers below count from 1970-01-01. Any year that usec_t reaches. */
+struct civil {
+    int64_t year;
+    int month, day; /* from 1 */
+};
+
+struct civil civil_from_day(int64_t day);
+int64_t civil_to_day(int64_t year, int month, int day);
+int civil_month_days(int64_t year, int month);
 
 #endif
