@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "relation_key.h"
+
+#include <errno.h>
+#include <string.h>
+
+/*
+ * Every unique index with the column, and why it is not the one to walk; the one that is sorts first, with no reason. An
+ * index in another order than the column's own (another collation or operator class) cannot serve `key > $1 ORDER BY key`.
+ */
+static const char indexes_sql[] =
+    "SELECT i.indexrelid::regclass,"
+    "       CASE WHEN i.indnkeyatts > 1 THEN 'is on ' || i.indnkeyatts || ' columns'"
+    "            WHEN i.indpred IS NOT NULL THEN 'is partial'"
+    "            WHEN NOT i.indimmediate THEN 'is deferrable'"
+    "            WHEN NOT (i.indisvalid AND i.indisready) THEN 'is invalid'"
+    "            WHEN i.indcollation[0] <> a.attcollation THEN 'has another collation than the column'"
+    "            WHEN NOT EXISTS (SELECT FROM pg_opclass o JOIN pg_opclass d"
+    "                                 ON d.opcmethod = o.opcmethod AND d.opcintype = o.opcintype AND d.opcdefault"
+    "                                AND d.opcfamily = o.opcfamily"
+    "                              WHERE o.oid = i.indclass[0]) THEN 'is not in the order of the column''s type'"
+    "       END AS reason"
+    "  FROM pg_attribute a JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisunique AND i.indislive"
+    "   AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])"
+    " WHERE a.attrelid = $1::oid AND quote_ident(a.attname) = $2"
+    " ORDER BY reason NULLS FIRST, 1";
+
+/* A type without an order has no such index either, but making one is no remedy. */
+static int type_without_order(struct examined *examined, const char *column, bool *ret)
+{
+    AUTO_TEXT sql = mem_print("EXPLAIN SELECT %s FROM %s ORDER BY %s", column, examined->table, column);
+    int r = db_query(examined->db, sql, 0, NULL, NULL);
+
+    *ret = r == -EBADMSG && strcmp(db_error(examined->db)->sqlstate, "42883") == 0;
+    return r == -EBADMSG ? 0 : r;
+}
+
+int relation_key_examine(struct examined *examined, const char *column)
+{
+    AUTO_ROWS indexes = NULL;
+    AUTO_BUF reasons = {0};
+    AUTO_TEXT remedy = NULL;
+    bool orderless;
+    int r = db_query(examined->db, indexes_sql, 2, (const char *const[]){examined->oid, column}, &indexes);
+
+    if (r < 0 || (rows_count(indexes) > 0 && rows_text(indexes, 0, 1) == NULL))
+        return r;
+    r = type_without_order(examined, column, &orderless);
+    if (r < 0)
+        return r;
+    if (orderless) {
+        examined_refuse(examined, "name a column of an ordered type as its key", "column %s cannot be its key: its type has no order",
+                        column);
+        return 0;
+    }
+    for (int i = 0; i < rows_count(indexes); i++) {
+        buf_print(&reasons, "%s%s %s", i == 0 ? " (" : ", ", rows_text(indexes, i, 0), rows_text(indexes, i, 1));
+        if (strcmp(rows_text(indexes, i, 1), "is invalid") == 0 && remedy == NULL)
+            remedy = mem_print("REINDEX INDEX CONCURRENTLY %s;", rows_text(indexes, i, 0));
+    }
+    if (reasons.length > 0)
+        buf_add(&reasons, ")");
+    if (remedy == NULL)
+        remedy = mem_print("CREATE UNIQUE INDEX %sON %s (%s);", examined_concurrently(examined), examined->table, column);
+    examined_refuse(examined, remedy,
+                    "column %s has no unique index of its own that is valid, immediate and not partial, to walk the table by%s",
+                    column, reasons.length > 0 ? reasons.text : "");
+    return 0;
+}

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "relation_plan.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* ---- where ---- */
+
+/*
+ * As a run asks it, of the table as t; but as a whole inside CASE: text that is no expression by itself ("a) OR (b") would let rows from outside of a batch into
+ * it. The newline ends a comment.
+ */
+int relation_plan_where(struct examined *examined)
+{
+    const char *where = examined->need->where;
+    AUTO_TEXT sql = mem_print("EXPLAIN SELECT FROM %s AS t WHERE CASE WHEN %s\nTHEN true END", examined->table, where);
+    AUTO_TEXT remedy = NULL;
+    int r = db_query(examined->db, sql, 0, NULL, NULL);
+
+    if (r != -EBADMSG)
+        return r;
+    if (strcmp(db_error(examined->db)->sqlstate, "42501") == 0)
+        remedy = mem_print("GRANT SELECT ON %s TO %s;", examined->table, examined->role);
+    else
+        remedy = mem_copy("mend `where` in the file: an SQL condition on one row of the table");
+    examined_refuse(examined, remedy, "where = \"%s\" cannot be evaluated: %s", where, db_error(examined->db)->message);
+    return 0;
+}
+
+/* ---- call ---- */
+
+/* In a WHERE clause of the key's table: the server finds the function as it will, and lets through only a boolean one. */
+int relation_plan_call(struct examined *examined)
+{
+    const char *call = examined->need->call;
+    AUTO_BUF name = {0}, key = {0};
+    AUTO_TEXT sql = NULL;
+    AUTO_TEXT remedy = NULL;
+    const char *sqlstate;
+    int r;
+
+    db_quote_name(&name, call);
+    db_quote(&key, examined->need->shop->orders.key);
+    sql = mem_print("EXPLAIN SELECT FROM %s WHERE %s(%s)", examined->table, name.text, key.text);
+    r = db_query(examined->db, sql, 0, NULL, NULL);
+    if (r != -EBADMSG)
+        return r;
+    sqlstate = db_error(examined->db)->sqlstate;
+    if (strcmp(sqlstate, "42501") == 0) {
+        const char *dot = strchr(call, '.');
+        AUTO_TEXT schema = dot != NULL ? strndup(call, (size_t)(dot - call)) : mem_copy("public");
+        AUTO_BUF quoted = {0};
+
+        db_quote(&quoted, schema);
+        remedy = mem_print("GRANT USAGE ON SCHEMA %s TO %s; GRANT EXECUTE ON FUNCTION %s TO %s;", quoted.text, examined->role,
+                           name.text, examined->role);
+    } else {
+        remedy = mem_print("a function of one argument, the order's key, that RETURNS boolean, named in `call` as "
+                           "schema.function");
+    }
+    examined_refuse(examined, remedy, "call = \"%s\" cannot cancel its rows: %s", call, db_error(examined->db)->message);
+    return 0;
+}
+
+/* ---- statuses ---- */
+
+/* The status column: its name and type, an enum's labels, and the table's CHECK constraints on it alone. $2: its name. */
+static const char status_sql[] =
+    "SELECT quote_ident(a.attname), format_type(a.atttypid, a.atttypmod),"
+    "       (SELECT string_agg(enumlabel, ', ' ORDER BY enumsortorder) FROM pg_enum WHERE enumtypid = a.atttypid),"
+    "       (SELECT string_agg('(' || pg_get_expr(conbin, conrelid) || ')', ' AND ') FROM pg_constraint"
+    "         WHERE conrelid = a.attrelid AND contype = 'c' AND conkey = ARRAY[a.attnum])"
+    "  FROM pg_attribute a WHERE a.attrelid = $1::oid AND a.attname = $2";
+enum { NAME, TYPE, LABELS, CHECKS };
+
+static int examine_status(struct examined *examined, const char *status, const struct rows *column)
+{
+    const char *labels = rows_text(column, 0, LABELS), *checks = rows_text(column, 0, CHECKS);
+    AUTO_BUF literal = {0};
+    AUTO_TEXT sql = NULL;
+    AUTO_TEXT remedy = NULL;
+    AUTO_ROWS rows = NULL;
+    int r;
+
+    db_literal(&literal, status);
+    sql = mem_print("SELECT %s::text = %s, %s FROM (SELECT CAST(%s AS %s) AS %s) AS new", rows_text(column, 0, NAME), literal.text,
+                    checks != NULL ? checks : "true", literal.text, rows_text(column, 0, TYPE), rows_text(column, 0, NAME));
+    r = db_query(examined->db, sql, 0, NULL, &rows);
+    if (r == -EIO)
+        return r;
+    if (labels != NULL)
+        remedy = mem_print("ALTER TYPE %s ADD VALUE %s; -- or write one of its values in the file: %s", rows_text(column, 0, TYPE),
+                           literal.text, labels);
+    else
+        remedy = mem_copy("write one that it takes in the file (statuses, unpaid_statuses, canceled)");
+    if (r == -EBADMSG)
+        examined_refuse(examined, remedy, "column %s cannot be %s: %s", rows_text(column, 0, NAME), literal.text,
+                        db_error(examined->db)->message);
+    else if (!rows_boolean(rows, 0, 0))
+        examined_refuse(examined, remedy, "column %s cannot be %s: its type is %s", rows_text(column, 0, NAME), literal.text,
+                        rows_text(column, 0, TYPE));
+    else if (rows_text(rows, 0, 1) != NULL && !rows_boolean(rows, 0, 1))
+        examined_refuse(examined, remedy, "column %s cannot be %s: CHECK (%s)", rows_text(column, 0, NAME), literal.text, checks);
+    return 0;
+}
+
+int relation_plan_statuses(struct examined *examined)
+{
+    const struct relation_need *need = examined->need;
+    const char *const canceled[] = {need->call == NULL ? need->canceled : NULL, NULL}; /* a `call` sets what it likes */
+    const char *const *const lists[] = {need->statuses, need->unpaid_statuses, canceled};
+    AUTO_ROWS column = NULL;
+    int r = db_query(examined->db, status_sql, 2, (const char *const[]){examined->oid, need->shop->orders.status}, &column);
+
+    for (size_t i = 0; i < ELEMENTS(lists); i++)
+        for (const char *const *status = lists[i]; r == 0 && *status != NULL; status++)
+            r = examine_status(examined, *status, column);
+    return r;
+}
+
+/* ---- The scan for stale orders ---- */
+
+/* status IN ('CREATED', 'PAYING'), with literals: a parameter would not prove a partial index's condition. */
+static void add_condition(struct buf *sql, const struct relation_need *need)
+{
+    const char *const *const lists[] = {need->statuses, need->unpaid_statuses};
+    const char *separator = " IN (";
+
+    db_quote(sql, need->shop->orders.status);
+    for (size_t i = 0; i < ELEMENTS(lists); i++)
+        for (const char *const *status = lists[i]; *status != NULL; status++) {
+            buf_add(sql, separator);
+            db_literal(sql, *status);
+            separator = ", ";
+        }
+    buf_add(sql, ")");
+}
+
+static char *candidate_scan(const struct examined *examined)
+{
+    const struct shop_orders *orders = &examined->need->shop->orders;
+    AUTO_BUF touched = {0}, key = {0};
+    struct buf sql = {0};
+
+    db_quote(&touched, orders->touched);
+    db_quote(&key, orders->key);
+    buf_print(&sql, "EXPLAIN (FORMAT JSON) SELECT %s, %s FROM %s WHERE ", key.text, touched.text, examined->table);
+    add_condition(&sql, examined->need);
+    buf_print(&sql, " AND %s < (now() - interval '30 minutes')", touched.text);
+    if (orders->touched_zone[0] != '\0') {
+        buf_add(&sql, " AT TIME ZONE ");
+        db_literal(&sql, orders->touched_zone);
+    }
+    buf_print(&sql, " ORDER BY %s, %s LIMIT 256", touched.text, key.text);
+    return buf_take(&sql);
+}
+
+/*
+ * Reads a plan ($1, JSON): whether each scan of the table finds rows by age ($2), and does not wade through those in
+ * other states ($3): by a partial index, or by the state as well. Also the indexes it takes.
+ */
+static const char plan_sql[] =
+    "SELECT count(*) > 0 AND bool_and(coalesce(node ->> 'Index Cond' ~ names.touched"
+    "                                 AND (node ->> 'Filter' ~ names.status IS NOT TRUE OR partial.is), false)),"
+    "       string_agg(DISTINCT node ->> 'Index Name', ', ')"
+    "  FROM jsonb_path_query($1::jsonb, 'strict $.**?(exists(@.\"Relation Name\"))') AS node"
+    " CROSS JOIN (SELECT '(^|\\W)' || regexp_replace(quote_ident($2), '(\\W)', '\\\\\\1', 'g') || '(\\W|$)' AS touched,"
+    "                    '(^|\\W)' || regexp_replace(quote_ident($3), '(\\W)', '\\\\\\1', 'g') || '(\\W|$)' AS status) AS names"
+    " CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
+    "                     WHERE c.relname = node ->> 'Index Name' AND i.indpred IS NOT NULL) AS is) AS partial";
+
+static void advise_index(struct examined *examined, const char *instead)
+{
+    const struct shop_orders *orders = &examined->need->shop->orders;
+    AUTO_BUF columns = {0}, condition = {0};
+    AUTO_TEXT remedy = NULL;
+
+    db_quote(&columns, orders->touched);
+    buf_add(&columns, ", ");
+    db_quote(&columns, orders->key);
+    add_condition(&condition, examined->need);
+    remedy = mem_print("CREATE INDEX %sON %s (%s) WHERE %s;", examined_concurrently(examined), examined->table, columns.text,
+                       condition.text);
+    examined_advise(examined, remedy, "no index finds the stale orders (%s, by %s): each scan would read %s%s", condition.text,
+                    orders->touched, instead != NULL ? "all of index " : "the whole table", instead != NULL ? instead : "");
+}
+
+int relation_plan_candidates(struct examined *examined)
+{
+    const struct shop_orders *orders = &examined->need->shop->orders;
+    AUTO_TEXT scan = candidate_scan(examined);
+    const struct db_statement statements[] = {
+        /* On a table that is small today every plan is cheap: ask which it can have. */
+        {"SELECT set_config(name, 'off', true) FROM unnest('{enable_seqscan,enable_bitmapscan}'::text[]) AS name", 0, NULL},
+        {scan, 0, NULL},
+    };
+    struct rows *plans[ELEMENTS(statements)];
+    AUTO_ROWS judged = NULL;
+    int r = db_transaction(examined->db, statements, ELEMENTS(statements), plans);
+
+    if (r < 0)
+        return r;
+    r = db_query(examined->db, plan_sql, 3, (const char *const[]){rows_text(plans[1], 0, 0), orders->touched, orders->status},
+                 &judged);
+    for (size_t i = 0; i < ELEMENTS(plans); i++)
+        rows_free(plans[i]);
+    if (r == 0 && !rows_boolean(judged, 0, 0))
+        advise_index(examined, rows_text(judged, 0, 1));
+    return r;
+}
