@@ -1,2 +1,413 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "bulk.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "batch.h"
+#include "bulk_sql.h"
+
+/* Statements of a lane, by the name under which they are prepared: one letter and whether there is a lower key. */
+enum piece { BOUNDS = 'b', CHANGE = 'c', CAREFUL = 's', LEAVE = 'l' };
+
+/* Rows under which a second lane is not worth its connection. */
+#define FEW_ROWS 2000
+#define SAMPLE_ROWS 30000
+
+struct bulk_lane {
+    struct change change; /* the values of CHANGE's and CAREFUL's parameters */
+    struct change walk;   /* those of BOUNDS and LEAVE */
+    struct batch batch;
+    char *upper;       /* the end of the current batch; NULL: not known yet */
+    char *next_upper;  /* the end of the batch after it, as far as known */
+    int rows;          /* keys that the current batch was meant to have, and the next one */
+    int next_rows;
+    int limit;         /* while a failing row is looked for, fewer rows than the controller would take */
+    bool halving;
+    enum piece piece;  /* what the current batch is tried with */
+    int ends;          /* transactions in flight */
+    usec_t sent;
+    bool moved;
+    bool failed;
+    enum failure failure;
+    char *error, sqlstate[6];
+};
+
+/* ---- Splitting ---- */
+
+static int read_extent(struct db *db, struct task *task, const struct change *change, char **ret_last, int64_t *ret_rows)
+{
+    AUTO_ROWS rows = NULL;
+    AUTO_BUF sql = {0}, table = {0};
+    int r;
+
+    db_quote_name(&table, change->table);
+    buf_add(&sql, "SELECT (extract(epoch FROM now()) * 1000000)::bigint, (SELECT coalesce(sum(CASE WHEN reltuples > 0"
+                  " THEN reltuples ELSE pg_relation_size(oid) / 100 END), 0)::bigint FROM pg_class"
+                  " WHERE oid = $1::regclass OR oid IN (SELECT relid FROM pg_partition_tree($1::regclass) WHERE isleaf)),"
+                  " (SELECT t.");
+    db_quote(&sql, change->key);
+    buf_print(&sql, "::text FROM %s AS t ORDER BY t.", table.text);
+    db_quote(&sql, change->key);
+    buf_add(&sql, " DESC LIMIT 1)");
+    r = db_query(db, sql.text, 1, (const char *[]){table.text}, &rows);
+    if (r < 0)
+        return r;
+    task->started = rows_integer(rows, 0, 0);
+    *ret_rows = rows_integer(rows, 0, 1);
+    *ret_last = mem_copy(rows_text(rows, 0, 2));
+    return 0;
+}
+
+/* Keys that part the rows of a sample into `lanes` equal shares. Any keys are correct; these balance. */
+static int sample(struct db *db, const struct task *task, const struct change *change, const char *last, int64_t size,
+                  int lanes, struct rows **ret)
+{
+    AUTO_BUF sql = {0}, shares = {0};
+
+    for (int i = 1; i < lanes; i++)
+        buf_print(&shares, "%s%.6f", i == 1 ? "{" : ",", (double)i / lanes);
+    buf_add(&shares, "}");
+    buf_add(&sql, "SELECT DISTINCT part, part::text FROM unnest((SELECT percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY t.");
+    db_quote(&sql, change->key);
+    buf_add(&sql, ") FROM ");
+    db_quote_name(&sql, change->table);
+    buf_print(&sql, " AS t TABLESAMPLE SYSTEM (%.4f))) AS part WHERE part < $2::%s ORDER BY part",
+              size <= SAMPLE_ROWS ? 100.0 : 100.0 * SAMPLE_ROWS / (double)size, task->key.type);
+    return db_query(db, sql.text, 2, (const char *[]){shares.text, last}, ret);
+}
+
+static int split(struct db *db, struct task *task, int lanes, struct ledger_range **ret, size_t *ret_count, int64_t *ret_rows)
+{
+    struct change change = bulk_change(task, 0);
+    AUTO_ROWS parts = NULL;
+    AUTO_TEXT last = NULL;
+    size_t count = 0, inner = 0;
+    int r = read_extent(db, task, &change, &last, ret_rows);
+
+    if (r == 0 && last != NULL && lanes > 1 && *ret_rows >= FEW_ROWS && task->only == NULL)
+        r = sample(db, task, &change, last, *ret_rows, lanes, &parts);
+    bulk_change_free(&change);
+    if (r < 0)
+        return r;
+    inner = parts != NULL ? (size_t)rows_count(parts) : 0;
+    *ret = mem_alloc((inner + 1) * sizeof(**ret));
+    for (; last != NULL && count <= inner; count++)
+        (*ret)[count] = (struct ledger_range){
+            .from = count == 0 ? NULL : mem_copy(rows_text(parts, (int)count - 1, 1)),
+            .to = mem_copy(count == inner ? last : rows_text(parts, (int)count, 1)),
+        };
+    *ret_count = count;
+    if (task->only != NULL)
+        for (*ret_rows = 0; task->only[*ret_rows] != NULL;)
+            (*ret_rows)++;
+    return 0;
+}
+
+/* ---- A lane ---- */
+
+static char *sql_of(enum piece piece, const struct work *work, bool lower)
+{
+    const struct task *task = work->task;
+    struct change change = piece == BOUNDS    ? bulk_walk(task, BULK_BOUNDS_FIXED)
+                           : piece == CHANGE  ? bulk_change(task, BULK_CHANGE_FIXED)
+                           : piece == CAREFUL ? bulk_change(task, BULK_CAREFUL_FIXED)
+                                              : bulk_walk(task, BULK_LEAVE_FIXED);
+    char *sql = piece == BOUNDS    ? bulk_bounds_sql(task, &change, lower)
+                : piece == CHANGE  ? bulk_change_sql(task, &change, work->ledger, lower)
+                : piece == CAREFUL ? bulk_careful_sql(task, &change, work->ledger, lower)
+                                   : bulk_leave_sql(task, &change, work->ledger, lower);
+
+    bulk_change_free(&change);
+    return sql;
+}
+
+static const char *lower_of(const struct lane *lane)
+{
+    return lane->at.cursor != NULL ? lane->at.cursor : lane->at.from;
+}
+
+static int prepare(struct work *work, struct lane *lane)
+{
+    struct bulk_lane *state = mem_alloc(sizeof(*state));
+    static const enum piece pieces[] = {BOUNDS, CHANGE, CAREFUL, LEAVE};
+
+    lane->state = state;
+    state->change = bulk_change(work->task, BULK_CHANGE_FIXED);
+    state->walk = bulk_walk(work->task, BULK_BOUNDS_FIXED);
+    state->batch = batch_begin(work->batch_time, work->batch_max);
+    state->piece = CHANGE;
+    for (size_t i = 0; i < ELEMENTS(pieces); i++)
+        for (int lower = lower_of(lane) != NULL; lower < 2; lower++) {
+            AUTO_TEXT sql = sql_of(pieces[i], work, lower != 0);
+            int r = db_prepare(lane->db, (char[]){(char)pieces[i], (char)('0' + lower), '\0'}, sql);
+
+            if (r < 0)
+                return r;
+        }
+    return 0;
+}
+
+static void release(struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+
+    if (state == NULL)
+        return;
+    bulk_change_free(&state->change);
+    bulk_change_free(&state->walk);
+    free(state->upper);
+    free(state->next_upper);
+    free(state->error);
+    free(state);
+    lane->state = NULL;
+}
+
+/* Sends `piece` as a transaction of its own: the fixed parameters, the change's, the lower key. */
+static int send_piece(struct lane *lane, enum piece piece, const char *const *fixed, size_t count, const char *lower)
+{
+    struct bulk_lane *state = lane->state;
+    const struct change *more = piece == BOUNDS || piece == LEAVE ? &state->walk : &state->change;
+    const char *values[24];
+    int r;
+
+    memcpy(values, fixed, count * sizeof(*values));
+    for (size_t i = 0; i < more->value_count; i++)
+        values[count++] = more->values[i];
+    if (lower != NULL)
+        values[count++] = lower;
+    r = db_send(lane->db, (char[]){(char)piece, lower != NULL ? '1' : '0', '\0'}, count, values, (int)piece);
+    if (r == 0)
+        r = db_end(lane->db, (int)piece);
+    state->ends++;
+    lane->busy = true;
+    return r;
+}
+
+static int rows_to_take(const struct bulk_lane *state)
+{
+    return state->halving && state->limit < state->batch.size ? state->limit : state->batch.size;
+}
+
+static int send_bounds(struct lane *lane, const char *lower)
+{
+    struct bulk_lane *state = lane->state;
+    char offset[16];
+
+    state->next_rows = rows_to_take(state);
+    snprintf(offset, sizeof(offset), "%d", state->next_rows - 1);
+    return send_piece(lane, BOUNDS, (const char *[]){lane->at.to, offset}, BULK_BOUNDS_FIXED, lower);
+}
+
+static int send_batch(struct work *work, struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+    char delay[24];
+    const char *fixed[BULK_LEAVE_FIXED] = {
+        work->run,    lane->number, work->attempt, lane->at.cursor, state->upper, state->upper,
+        delay,        state->failure == FAILURE_LOCKED ? "locked" : "failed", state->sqlstate, state->error,
+    };
+    size_t count = state->piece == CHANGE ? BULK_CHANGE_FIXED : state->piece == CAREFUL ? BULK_CAREFUL_FIXED : BULK_LEAVE_FIXED;
+
+    snprintf(delay, sizeof(delay), "%lld", (long long)work->retry_delay);
+    state->moved = state->failed = false;
+    state->sent = moment_monotonic();
+    return send_piece(lane, state->piece, fixed, count, lower_of(lane));
+}
+
+static int send_next(struct work *work, struct lane *lane, bool stopping)
+{
+    struct bulk_lane *state = lane->state;
+    int r;
+
+    if (lane->busy || lane->finished || stopping)
+        return 0;
+    if (state->upper == NULL)
+        return send_bounds(lane, lower_of(lane));
+    r = send_batch(work, lane);
+    /* The next batch's end comes along in the same round trip. */
+    if (r == 0 && state->piece == CHANGE && strcmp(state->upper, lane->at.to) != 0)
+        r = send_bounds(lane, state->upper);
+    return r;
+}
+
+static void set_text(char **text, char *value)
+{
+    free(*text);
+    *text = value;
+}
+
+/* The batch is in: the cursor is at its end. */
+static void advance(struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+
+    if (state->halving) {
+        state->limit = state->limit > state->batch.most / 2 ? state->batch.most : state->limit * 2;
+        state->halving = state->limit < state->batch.size;
+    }
+    state->piece = CHANGE;
+    set_text(&lane->at.cursor, state->upper);
+    state->upper = NULL;
+    lane->finished = strcmp(lane->at.cursor, lane->at.to) == 0;
+    if (state->next_upper != NULL) {
+        state->upper = state->next_upper;
+        state->rows = state->next_rows;
+        state->next_upper = NULL;
+    }
+}
+
+/* The batch is not in: decides what to try instead. */
+static void reconsider(struct work *work, struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+
+    set_text(&state->next_upper, NULL); /* it began where this batch should have ended */
+    if (state->failure == FAILURE_FENCED) {
+        work->end = WORK_FENCED;
+    } else if (state->failure == FAILURE_RUN || state->piece == LEAVE) {
+        work_fail(work, mem_print("%s (SQLSTATE %s)", state->error, state->sqlstate));
+    } else if (state->failure == FAILURE_LOCKED && state->piece == CHANGE) {
+        state->piece = CAREFUL;
+    } else if (state->rows > 1) {
+        state->halving = true;
+        state->limit = state->rows / 2;
+        set_text(&state->upper, NULL);
+    } else {
+        state->piece = LEAVE;
+    }
+}
+
+static void ended(struct work *work, struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+
+    if (state->upper == NULL) { /* only bounds were asked for */
+        state->upper = state->next_upper;
+        state->rows = state->next_rows;
+        state->next_upper = NULL;
+    } else if (state->failed) {
+        reconsider(work, lane);
+    } else if (!state->moved) {
+        work->end = WORK_FENCED;
+    } else {
+        advance(lane);
+    }
+}
+
+static void take_error(struct lane *lane, enum piece piece)
+{
+    struct bulk_lane *state = lane->state;
+    const struct db_error *error = db_error(lane->db);
+
+    state->failed = true;
+    /* A walk of the index that fails is no row's fault. */
+    state->failure = piece == BOUNDS ? FAILURE_RUN : work_failure(error->sqlstate);
+    set_text(&state->error, mem_copy(error->message));
+    memcpy(state->sqlstate, error->sqlstate, sizeof(state->sqlstate));
+}
+
+static int answer(struct work *work, struct lane *lane, struct answer *answer)
+{
+    struct bulk_lane *state = lane->state;
+    bool bounds = answer->tag == BOUNDS;
+
+    switch (answer->kind) {
+    case ANSWER_ROWS:
+        if (bounds) {
+            const char *key = rows_count(answer->rows) > 0 ? rows_text(answer->rows, 0, 0) : lane->at.to;
+
+            set_text(&state->next_upper, mem_copy(key));
+        } else if (rows_count(answer->rows) > 0) {
+            state->moved = true;
+            lane->at.rows_done = rows_integer(answer->rows, 0, 0);
+            lane->at.rows_skipped = rows_integer(answer->rows, 0, 1);
+        }
+        break;
+    case ANSWER_ERROR:
+        if (!state->failed)
+            take_error(lane, (enum piece)answer->tag);
+        if (bounds && state->upper == NULL)
+            return work_fail(work, mem_print("%s (SQLSTATE %s)", state->error, state->sqlstate));
+        break;
+    case ANSWER_SKIPPED:
+        break;
+    case ANSWER_END:
+        if (!bounds && state->moved && !state->failed) {
+            work->last_batch_time = moment_monotonic() - state->sent;
+            if (state->piece == CHANGE)
+                batch_took(&state->batch, state->rows, work->last_batch_time);
+        }
+        if (--state->ends == 0) {
+            lane->busy = false;
+            ended(work, lane);
+        }
+        break;
+    }
+    rows_free(answer->rows);
+    return 0;
+}
+
+/* ---- Leftovers, preview ---- */
+
+static int retry(struct work *work, struct db *db, const struct ledger_leftover *leftover, bool *ret_locked)
+{
+    struct change change = bulk_change(work->task, BULK_RETRY_FIXED);
+    AUTO_TEXT sql = NULL;
+    AUTO_ROWS rows = NULL;
+    char run[24], attempts[16], run_attempt[16], lane[16];
+    const char *values[16] = {run, leftover->key, attempts, run_attempt, lane, leftover->key};
+    size_t count = BULK_RETRY_FIXED;
+    int r;
+
+    snprintf(run, sizeof(run), "%lld", (long long)leftover->run);
+    snprintf(attempts, sizeof(attempts), "%d", leftover->attempts);
+    snprintf(run_attempt, sizeof(run_attempt), "%d", leftover->run_attempt);
+    snprintf(lane, sizeof(lane), "%d", leftover->lane);
+    sql = bulk_retry_sql(work->task, &change, work->ledger);
+    for (size_t i = 0; i < change.value_count; i++)
+        values[count++] = change.values[i];
+    r = db_query(db, sql, count, values, &rows);
+    bulk_change_free(&change);
+    *ret_locked = r == 0 && rows_count(rows) == 0;
+    if (r == -EIO)
+        return r;
+    return r < 0 || *ret_locked ? RETRIED_AGAIN : RETRIED_SETTLED;
+}
+
+static int preview(struct db *db, const struct task *task, struct preview *ret)
+{
+    struct change change = bulk_change(task, 0);
+    AUTO_TEXT count_sql = bulk_count_sql(task, &change);
+    AUTO_TEXT keys_sql = bulk_keys_sql(task, &change);
+    AUTO_ROWS counts = NULL;
+    AUTO_ROWS keys = NULL;
+    int r = db_query(db, count_sql, change.value_count, change.values, &counts);
+
+    if (r == 0)
+        r = db_query(db, keys_sql, change.value_count, change.values, &keys);
+    if (r == 0) {
+        int count = rows_count(keys);
+
+        ret->rows = rows_integer(counts, 0, 0);
+        ret->by = mem_print("%s %s", rows_text(counts, 0, 1), change.unit);
+        ret->skipped = rows_integer(counts, 0, 2);
+        ret->keys = mem_alloc(((size_t)count + 1) * sizeof(*ret->keys));
+        for (int i = 0; i < count; i++)
+            ret->keys[i] = mem_copy(rows_text(keys, i, 0));
+    }
+    bulk_change_free(&change);
+    return r;
+}
+
+const struct engine bulk_engine = {
+    .split = split,
+    .prepare = prepare,
+    .send = send_next,
+    .answer = answer,
+    .release = release,
+    .retry = retry,
+    .preview = preview,
+};

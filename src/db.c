@@ -13,14 +13,14 @@ struct db {
     struct db_error error;
     char *error_text;
     bool dead;
-    /* Pipeline: tags of what was queued, in order; TAG_END marks the end of a transaction. */
-    int *tags;
-    size_t first_tag, tag_count, tag_room;
+    /* Pipeline: what was queued and is not yet answered, in order. */
+    struct queued {
+        int tag;
+        bool end; /* of a transaction */
+    } *queue;
+    size_t first, count, room;
     bool output_stuck;
-    bool answered; /* the statement at the head has had its result, and libpq's NULL after it is due */
 };
-
-#define TAG_END INT32_MIN
 
 struct rows {
     PGresult *result;
@@ -115,9 +115,10 @@ static char *pins(const struct db_options *options, int server_version)
     if (options->asynchronous_commit)
         buf_add(&sql, "SET synchronous_commit = off;");
     if (options->key_order)
-        buf_add(&sql, "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_hashjoin = off;"
-                      "SET enable_mergejoin = off; SET max_parallel_workers_per_gather = 0; SET jit = off;"
-                      "SET plan_cache_mode = force_generic_plan;");
+        buf_add(&sql, "SET enable_seqscan = off; SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0;"
+                      "SET jit = off; SET plan_cache_mode = force_generic_plan;");
+    if (options->nested_loops)
+        buf_add(&sql, "SET enable_hashjoin = off; SET enable_mergejoin = off;");
     if (options->statement_timeout > 0 && server_version >= 170000)
         buf_print(&sql, "SET transaction_timeout = '%lldms';", (long long)(2 * options->statement_timeout / USEC_PER_MSEC));
     return buf_take(&sql);
@@ -215,7 +216,7 @@ void db_close(struct db *db)
         return;
     PQfinish(db->conn);
     free(db->error_text);
-    free(db->tags);
+    free(db->queue);
     free(db);
 }
 
@@ -460,25 +461,25 @@ int db_pipeline(struct db *db)
     return 0;
 }
 
-static void push_tag(struct db *db, int tag)
+static void push(struct db *db, int tag, bool end)
 {
-    if (db->first_tag > 0 && db->first_tag + db->tag_count == db->tag_room) {
-        memmove(db->tags, db->tags + db->first_tag, db->tag_count * sizeof(*db->tags));
-        db->first_tag = 0;
+    if (db->first > 0 && db->first + db->count == db->room) {
+        memmove(db->queue, db->queue + db->first, db->count * sizeof(*db->queue));
+        db->first = 0;
     }
-    if (db->tag_count == db->tag_room) {
-        db->tag_room = db->tag_room == 0 ? 64 : db->tag_room * 2;
-        db->tags = mem_resize(db->tags, db->tag_room, sizeof(*db->tags));
+    if (db->count == db->room) {
+        db->room = db->room == 0 ? 64 : db->room * 2;
+        db->queue = mem_resize(db->queue, db->room, sizeof(*db->queue));
     }
-    db->tags[db->first_tag + db->tag_count++] = tag;
+    db->queue[db->first + db->count++] = (struct queued){tag, end};
 }
 
-static int pop_tag(struct db *db)
+static int pop(struct db *db)
 {
-    int tag = db->tags[db->first_tag++];
+    int tag = db->queue[db->first++].tag;
 
-    if (--db->tag_count == 0)
-        db->first_tag = 0;
+    if (--db->count == 0)
+        db->first = 0;
     return tag;
 }
 
@@ -488,7 +489,7 @@ int db_send(struct db *db, const char *name, size_t count, const char *const *va
         return -EIO;
     if (PQsendQueryPrepared(db->conn, name, (int)count, values, NULL, NULL, 0) != 1)
         return connection_lost(db);
-    push_tag(db, tag);
+    push(db, tag, false);
     return 0;
 }
 
@@ -502,59 +503,55 @@ static int push_output(struct db *db)
     return 0;
 }
 
-int db_end(struct db *db)
+int db_end(struct db *db, int tag)
 {
     if (db->dead)
         return -EIO;
     if (PQpipelineSync(db->conn) != 1)
         return connection_lost(db);
-    push_tag(db, TAG_END);
+    push(db, tag, true);
     return push_output(db);
+}
+
+/* What one result of libpq says about the head of the queue. Takes over `result`. */
+static void understand(struct db *db, PGresult *result, struct answer *ret)
+{
+    ExecStatusType status = PQresultStatus(result);
+
+    *ret = (struct answer){.tag = db->queue[db->first].tag};
+    if (succeeded(result)) {
+        ret->kind = ANSWER_ROWS;
+        ret->rows = wrap(result);
+        pop(db);
+        return;
+    }
+    if (status == PGRES_PIPELINE_SYNC) {
+        ret->kind = ANSWER_END;
+        pop(db);
+    } else if (status == PGRES_PIPELINE_ABORTED) {
+        ret->kind = ANSWER_SKIPPED;
+        pop(db);
+    } else {
+        ret->kind = ANSWER_ERROR;
+        keep_error(db, result);
+        if (!db->queue[db->first].end) /* else the commit itself failed, and the end is still to come */
+            pop(db);
+    }
+    PQclear(result);
 }
 
 int db_receive(struct db *db, struct answer *ret)
 {
     if (db->dead)
         return -EIO;
-    while (db->tag_count > 0 && !PQisBusy(db->conn)) {
+    /* libpq returns NULL once between two statements; twice in a row says that there is nothing more to take now. */
+    for (int nulls = 0; nulls < 2 && db->count > 0 && !PQisBusy(db->conn); nulls++) {
         PGresult *result = PQgetResult(db->conn);
-        ExecStatusType status;
 
-        if (result == NULL) { /* between the results of two statements */
-            if (PQstatus(db->conn) == CONNECTION_BAD)
-                return connection_lost(db);
-            if (!db->answered)
-                return 0;
-            db->answered = false;
-            continue;
-        }
-        *ret = (struct answer){0};
-        status = PQresultStatus(result);
-        if (status == PGRES_PIPELINE_SYNC) {
-            pop_tag(db);
-            ret->kind = ANSWER_END;
-        } else if (succeeded(result)) {
-            db->answered = true;
-            ret->kind = ANSWER_ROWS;
-            ret->tag = pop_tag(db);
-            ret->rows = wrap(result);
+        if (result != NULL) {
+            understand(db, result, ret);
             return 1;
-        } else if (status == PGRES_PIPELINE_ABORTED) {
-            db->answered = true;
-            ret->kind = ANSWER_SKIPPED;
-            ret->tag = pop_tag(db);
-        } else if (db->tags[db->first_tag] == TAG_END) { /* the commit itself failed */
-            keep_error(db, result);
-            ret->kind = ANSWER_ERROR;
-            ret->tag = TAG_END;
-        } else {
-            db->answered = true;
-            keep_error(db, result);
-            ret->kind = ANSWER_ERROR;
-            ret->tag = pop_tag(db);
         }
-        PQclear(result);
-        return 1;
     }
     return PQstatus(db->conn) == CONNECTION_BAD ? connection_lost(db) : 0;
 }

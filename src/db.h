@@ -29,6 +29,7 @@ struct db_options {
     usec_t statement_timeout; /* 0: none */
     bool asynchronous_commit; /* synchronous_commit = off: for one-order transactions only */
     bool key_order;           /* pin the plan shapes that lock rows in key order, and generic plans */
+    bool nested_loops;        /* look a handful of rows up by index, whatever the tables' statistics say */
     const volatile sig_atomic_t *stop; /* when it becomes true, connecting gives up (-ECANCELED); may be NULL */
 };
 
@@ -100,13 +101,13 @@ int db_pipeline(struct db *);
 int db_send(struct db *, const char *name, size_t count, const char *const *values, int tag);
 
 /* Ends the transaction of what was queued since the last db_end(), and hands all of it to the kernel as far as it goes. */
-int db_end(struct db *);
+int db_end(struct db *, int tag);
 
 enum answer_kind {
     ANSWER_ROWS,    /* `rows` is the caller's */
-    ANSWER_ERROR,   /* the statement failed: db_error(); its transaction is rolled back */
+    ANSWER_ERROR,   /* the statement (or, with db_end()'s tag, the commit) failed: db_error(); all of it is rolled back */
     ANSWER_SKIPPED, /* not executed, because an earlier statement of its transaction failed */
-    ANSWER_END,     /* the transaction ended (one for each db_end()); `tag` is the last statement's */
+    ANSWER_END,     /* the transaction ended: one for each db_end(), with its tag */
 };
 struct answer {
     enum answer_kind kind;

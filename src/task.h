@@ -14,6 +14,7 @@
 
 struct engine; /* work.h */
 struct task;   /* work.h: one run's frozen parameters */
+struct change; /* bulk_change.h */
 
 struct task_kind {
     const char *name;                    /* "points" */
@@ -24,6 +25,7 @@ struct task_kind {
     /* A rule over several settings: NULL when they fit, else one static sentence for the operator. */
     const char *(*refuse)(const struct settings *);
     const struct engine *engine;
+    void (*change)(const struct task *, struct change *ret); /* kinds whose engine is bulk_engine: what changes */
 };
 
 #endif

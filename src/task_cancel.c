@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "cancel.h"
 #include "moment.h"
 
 static const struct setting_spec settings[] = {
@@ -45,4 +46,5 @@ const struct task_kind task_cancel = {
     .tables = SHOP_USERS | SHOP_ITEMS | SHOP_ORDERS | SHOP_ORDER_ITEMS,
     .target = SHOP_ORDERS,
     .refuse = refuse,
+    .engine = &cancel_engine,
 };

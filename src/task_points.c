@@ -2,6 +2,9 @@
 /* points: adds an amount to every user's points. A deduction skips the users whom it would take below zero. */
 #include "task_points.h"
 
+#include "bulk.h"
+#include "bulk_change.h"
+
 static const struct setting_spec settings[] = {
     {.name = "amount", .type = SETTING_INTEGER, .required = true},
     {0},
@@ -14,6 +17,23 @@ static const char *refuse(const struct settings *values)
                                                   : NULL;
 }
 
+static void change(const struct task *task, struct change *ret)
+{
+    const char *amount = bulk_value(ret, task, "amount");
+
+    ret->table = task->shop.users.table;
+    ret->key = task->shop.users.key;
+    ret->column = task->shop.users.points;
+    ret->touched = task->shop.users.touched;
+    ret->zone = task->shop.users.touched_zone;
+    ret->unit = "points";
+    buf_add(&ret->value, "t.");
+    db_quote(&ret->value, ret->column);
+    buf_print(&ret->value, " + %s", amount);
+    if (setting_integer(&task->settings, "amount") < 0)
+        buf_print(&ret->needs, "%s >= 0", ret->value.text);
+}
+
 const struct task_kind task_points = {
     .name = "points",
     .settings = settings,
@@ -21,4 +41,6 @@ const struct task_kind task_points = {
     .target = SHOP_USERS,
     .takes_where = true,
     .refuse = refuse,
+    .engine = &bulk_engine,
+    .change = change,
 };

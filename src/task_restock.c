@@ -2,6 +2,9 @@
 /* restock: adds stock to every menu item, up to a cap, or fills it to a mark. An item at or over the mark is not written. */
 #include "task_restock.h"
 
+#include "bulk.h"
+#include "bulk_change.h"
+
 static const struct setting_spec settings[] = {
     {.name = "add", .type = SETTING_INTEGER, .least = 1, .most = INT64_MAX},
     {.name = "up_to", .type = SETTING_INTEGER, .least = 1, .most = INT64_MAX},
@@ -21,6 +24,32 @@ static const char *refuse(const struct settings *values)
     return NULL;
 }
 
+static void change(const struct task *task, struct change *ret)
+{
+    bool fill = setting_find(&task->settings, "fill_to") != NULL;
+    bool capped = setting_find(&task->settings, "up_to") != NULL;
+    const char *mark = fill || capped ? bulk_value(ret, task, fill ? "fill_to" : "up_to") : NULL;
+    struct buf stock = {0};
+
+    ret->table = task->shop.items.table;
+    ret->key = task->shop.items.key;
+    ret->column = task->shop.items.stock;
+    ret->touched = task->shop.items.touched;
+    ret->zone = task->shop.items.touched_zone;
+    ret->unit = "pieces";
+    buf_add(&stock, "t.");
+    db_quote(&stock, ret->column);
+    if (fill)
+        buf_add(&ret->value, mark);
+    else if (capped)
+        buf_print(&ret->value, "least(%s + %s, %s)", stock.text, bulk_value(ret, task, "add"), mark);
+    else
+        buf_print(&ret->value, "%s + %s", stock.text, bulk_value(ret, task, "add"));
+    if (mark != NULL)
+        buf_print(&ret->needs, "%s < %s", stock.text, mark);
+    buf_free(&stock);
+}
+
 const struct task_kind task_restock = {
     .name = "restock",
     .settings = settings,
@@ -28,4 +57,6 @@ const struct task_kind task_restock = {
     .target = SHOP_ITEMS,
     .takes_where = true,
     .refuse = refuse,
+    .engine = &bulk_engine,
+    .change = change,
 };

@@ -1,1 +1,112 @@
 /* SPDX-License-Identifier: PostgreSQL */
+/*
+ * work: a run in progress, and what an engine does for it. The lanes' poll loop asks the engine for the next statements
+ * of a lane and hands the answers back; the engine never waits, never connects and never logs.
+ */
+#ifndef RM_WORK_H
+#define RM_WORK_H
+
+#include "db.h"
+#include "ledger.h"
+#include "relation.h"
+#include "task.h"
+
+/* What a run does: frozen in the ledger when it starts (frozen.h). */
+struct task {
+    const struct task_kind *kind;
+    struct settings settings; /* of the kind, complete */
+    struct shop shop;         /* strings are the task's, NULL where the kind does not need them */
+    char *where;              /* NULL: all rows */
+    char **only;              /* keys, NULL-terminated; NULL: all rows */
+    struct key_type key;      /* of the rows that are walked */
+    usec_t started;           /* by the database's clock; ages are judged against it */
+};
+
+struct lane;
+
+struct work {
+    const struct task *task;
+    const char *ledger; /* the ledger's schema, quoted */
+    char run[24], job[24], attempt[16]; /* as parameters of statements */
+    usec_t batch_time;
+    int batch_max;
+    usec_t retry_delay; /* of leftovers, the first one */
+    struct lane *lanes;
+    size_t lane_count;
+    usec_t last_batch_time; /* send to commit */
+    enum work_end {
+        WORK_GOES_ON,
+        WORK_FENCED, /* the ledger says that another process has taken the run up */
+        WORK_FAILED, /* error says why */
+    } end;
+    char *error;
+};
+
+/* One key range on one session. */
+struct lane {
+    struct ledger_lane at; /* range, cursor and counts, as the ledger has them */
+    char number[16];
+    struct db *db;
+    void *state;   /* the engine's */
+    bool finished; /* the cursor is at the range's end */
+    bool busy;     /* answers are outstanding */
+};
+
+enum retried { RETRIED_SETTLED, RETRIED_AGAIN };
+
+#define WORK_PREVIEW_KEYS 5
+struct preview {
+    int64_t rows;     /* that would change */
+    int64_t skipped;  /* that would be looked at and not be changed */
+    char *by;         /* "1000000 points" */
+    char **keys;      /* the first few, NULL-terminated */
+};
+
+struct engine {
+    /* Of its lanes' sessions: see db_options. NULL: commits are synchronous. */
+    bool (*asynchronous)(const struct task *);
+    bool nested_loops;
+
+    /*
+     * Splits what there is to do into at most `lanes` key ranges, sets task->started and an estimate of the rows. Synchronous,
+     * outside of any run. Returns 0, or as db_query().
+     */
+    int (*split)(struct db *, struct task *, int lanes, struct ledger_range **ret, size_t *ret_count, int64_t *ret_rows);
+
+    /* Prepares a lane's statements on its fresh session, and sets lane->state. Returns 0, or as db_query(). */
+    int (*prepare)(struct work *, struct lane *);
+
+    /* Queues what the lane should send now, which may be nothing. `stopping`: nothing new, only what ends cleanly. */
+    int (*send)(struct work *, struct lane *, bool stopping);
+
+    /* Takes an answer (and its rows). Returns 0, or -EIO; how the work ended otherwise is in work->end. */
+    int (*answer)(struct work *, struct lane *, struct answer *);
+
+    void (*release)(struct lane *);
+
+    /*
+     * Tries a leftover once more, with the deletion of its row as the gate. RETRIED_AGAIN: it stays, with db_error() of
+     * the session (or a lock that somebody holds: then *ret_locked). Returns enum retried, or -EIO.
+     */
+    int (*retry)(struct work *, struct db *, const struct ledger_leftover *, bool *ret_locked);
+
+    /* Counts what a run would change, in the READ ONLY transaction that the caller opened. Returns as db_query(). */
+    int (*preview)(struct db *, const struct task *, struct preview *ret);
+};
+
+/* Ends the work with an error; takes over `error`. Returns 0, for engines to return. */
+int work_fail(struct work *, char *error);
+
+/* What a failed statement means for the run. */
+enum failure {
+    FAILURE_LOCKED, /* somebody else's lock: 55P03, 40P01, 40001 */
+    FAILURE_ROW,    /* this row's change fails: constraints, data, triggers, a timeout */
+    FAILURE_RUN,    /* nothing of this kind can succeed now: no table, no privilege, no disk, shutdown */
+    FAILURE_FENCED, /* the ledger refused it */
+};
+enum failure work_failure(const char *sqlstate);
+
+/* The quoted table and columns of the rows that are walked. */
+void work_touched(struct buf *, const char *column, const char *zone); /* ", column = now()", or nothing for "" */
+
+#endif

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "bulk_sql.h"
+
+#include <stdlib.h>
+
+static const char *keep(struct change *change, char *text)
+{
+    change->texts[change->text_count++] = text;
+    return text;
+}
+
+const char *bulk_value(struct change *change, const struct task *task, const char *name)
+{
+    change->values[change->value_count++] =
+        keep(change, mem_print("%lld", (long long)setting_integer(&task->settings, name)));
+    return keep(change, mem_print("$%zu::bigint", change->next++));
+}
+
+static void add_only(struct change *change, const struct task *task)
+{
+    if (task->only == NULL)
+        return;
+    change->only = change->next++;
+    change->values[change->value_count++] = keep(change, db_array((const char *const *)task->only));
+}
+
+struct change bulk_change(const struct task *task, size_t fixed)
+{
+    struct change change = {.next = fixed + 1};
+
+    task->kind->change(task, &change);
+    add_only(&change, task);
+    return change;
+}
+
+struct change bulk_walk(const struct task *task, size_t fixed)
+{
+    struct change change = {.next = fixed + 1};
+
+    task->kind->change(task, &change);
+    change.next = fixed + 1; /* a parameter that a statement does not use has no type that the server could find out */
+    change.value_count = 0;
+    add_only(&change, task);
+    return change;
+}
+
+void bulk_change_free(struct change *change)
+{
+    buf_free(&change->value);
+    buf_free(&change->needs);
+    for (size_t i = 0; i < change->text_count; i++)
+        free(change->texts[i]);
+    *change = (struct change){0};
+}
+
+static void add_key(struct buf *sql, const struct change *change)
+{
+    buf_add(sql, "t.");
+    db_quote(sql, change->key);
+}
+
+static void add_table(struct buf *sql, const struct change *change)
+{
+    db_quote_name(sql, change->table);
+    buf_add(sql, " AS t");
+}
+
+/* The rows of a key range that a run is about: after the lower key, up to and with parameter `upper`. */
+static void add_range(struct buf *sql, const struct task *task, const struct change *change, size_t upper, bool lower)
+{
+    add_key(sql, change);
+    buf_print(sql, " <= $%zu::%s", upper, task->key.type);
+    if (lower) {
+        buf_add(sql, " AND ");
+        add_key(sql, change);
+        buf_print(sql, " > $%zu::%s", change->next, task->key.type);
+    }
+    if (change->only != 0) {
+        buf_add(sql, " AND ");
+        add_key(sql, change);
+        buf_print(sql, " = ANY ($%zu::%s[])", change->only, task->key.type);
+    }
+}
+
+/* A user's condition may end in a comment: hence the newline. */
+static void add_where(struct buf *sql, const struct task *task)
+{
+    if (task->where != NULL)
+        buf_print(sql, " AND (%s\n)", task->where);
+}
+
+static void add_needs(struct buf *sql, const struct change *change)
+{
+    if (change->needs.length > 0)
+        buf_print(sql, " AND %s", change->needs.text);
+}
+
+static void add_set(struct buf *sql, const struct change *change)
+{
+    buf_add(sql, " SET ");
+    db_quote(sql, change->column);
+    buf_print(sql, " = %s", change->value.text);
+    work_touched(sql, change->touched, change->zone);
+}
+
+static void add_update(struct buf *sql, const struct change *change)
+{
+    buf_add(sql, "UPDATE ");
+    add_table(sql, change);
+    add_set(sql, change);
+}
+
+#define GATE_IS_OPEN " AND EXISTS (SELECT 1 FROM gate)"
+#define CHANGED "(SELECT count(*) FROM change)"
+
+char *bulk_bounds_sql(const struct task *task, const struct change *change, bool lower)
+{
+    struct buf sql = {0};
+
+    buf_add(&sql, "SELECT ");
+    add_key(&sql, change);
+    buf_add(&sql, "::text FROM ");
+    add_table(&sql, change);
+    buf_add(&sql, " WHERE ");
+    add_range(&sql, task, change, 1, lower);
+    buf_add(&sql, " ORDER BY ");
+    add_key(&sql, change);
+    buf_add(&sql, " OFFSET $2::bigint LIMIT 1");
+    return buf_take(&sql);
+}
+
+char *bulk_change_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
+{
+    struct buf sql = {0};
+    bool counts = change->needs.length > 0;
+
+    buf_add(&sql, "WITH ");
+    ledger_add_gate(&sql, ledger);
+    buf_add(&sql, ", change AS (");
+    add_update(&sql, change);
+    buf_add(&sql, " WHERE ");
+    add_range(&sql, task, change, 6, lower);
+    add_where(&sql, task);
+    add_needs(&sql, change);
+    buf_add(&sql, GATE_IS_OPEN " RETURNING 1)");
+    if (counts) {
+        buf_add(&sql, ", seen AS (SELECT count(*) AS rows FROM ");
+        add_table(&sql, change);
+        buf_add(&sql, " WHERE ");
+        add_range(&sql, task, change, 6, lower);
+        add_where(&sql, task);
+        buf_add(&sql, GATE_IS_OPEN ")");
+    }
+    buf_add(&sql, " ");
+    ledger_add_move(&sql, ledger, CHANGED, counts ? "greatest((SELECT rows FROM seen) - " CHANGED ", 0)" : "0");
+    return buf_take(&sql);
+}
+
+char *bulk_careful_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
+{
+    struct buf sql = {0};
+    bool counts = change->needs.length > 0;
+
+    buf_add(&sql, "WITH ");
+    ledger_add_gate(&sql, ledger);
+    for (int held = 0; held < 2; held++) {
+        buf_add(&sql, held ? ", free AS MATERIALIZED (SELECT " : ", todo AS MATERIALIZED (SELECT ");
+        add_key(&sql, change);
+        buf_add(&sql, " AS row_key FROM ");
+        add_table(&sql, change);
+        buf_add(&sql, " WHERE ");
+        add_range(&sql, task, change, 6, lower);
+        add_where(&sql, task);
+        add_needs(&sql, change);
+        buf_add(&sql, GATE_IS_OPEN " ORDER BY ");
+        add_key(&sql, change);
+        buf_add(&sql, held ? " FOR NO KEY UPDATE OF t SKIP LOCKED)" : ")");
+    }
+    if (counts) {
+        buf_add(&sql, ", seen AS (SELECT count(*) AS rows FROM ");
+        add_table(&sql, change);
+        buf_add(&sql, " WHERE ");
+        add_range(&sql, task, change, 6, lower);
+        add_where(&sql, task);
+        buf_add(&sql, GATE_IS_OPEN ")");
+    }
+    buf_add(&sql, ", change AS (");
+    add_update(&sql, change);
+    buf_add(&sql, " FROM free WHERE ");
+    add_key(&sql, change);
+    buf_add(&sql, " = free.row_key RETURNING 1), late AS (");
+    ledger_add_leave(&sql, ledger);
+    buf_add(&sql, "SELECT $1::bigint, row_key::text, $2::integer, 'locked', 'another session holds a lock on the row', '55P03',"
+                  " clock_timestamp() + $7::bigint * interval '1 microsecond'"
+                  " FROM (SELECT row_key FROM todo EXCEPT SELECT row_key FROM free) AS stuck RETURNING 1) ");
+    ledger_add_move(&sql, ledger, CHANGED,
+                    counts ? "greatest((SELECT rows FROM seen) - " CHANGED " - (SELECT count(*) FROM late), 0)" : "0");
+    return buf_take(&sql);
+}
+
+char *bulk_leave_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
+{
+    struct buf sql = {0};
+
+    buf_add(&sql, "WITH ");
+    ledger_add_gate(&sql, ledger);
+    buf_add(&sql, ", late AS (");
+    ledger_add_leave(&sql, ledger);
+    buf_add(&sql, "SELECT $1::bigint, ");
+    add_key(&sql, change);
+    buf_add(&sql, "::text, $2::integer, $8::text, $10::text, $9::text,"
+                  " clock_timestamp() + $7::bigint * interval '1 microsecond' FROM ");
+    add_table(&sql, change);
+    buf_add(&sql, " WHERE ");
+    add_range(&sql, task, change, 6, lower);
+    buf_add(&sql, GATE_IS_OPEN " RETURNING 1) ");
+    ledger_add_move(&sql, ledger, "0", "0");
+    return buf_take(&sql);
+}
+
+char *bulk_retry_sql(const struct task *task, const struct change *change, const char *ledger)
+{
+    struct buf sql = {0};
+
+    buf_add(&sql, "WITH target AS MATERIALIZED (SELECT ");
+    add_key(&sql, change);
+    buf_add(&sql, " AS row_key FROM ");
+    add_table(&sql, change);
+    buf_add(&sql, " WHERE ");
+    add_key(&sql, change);
+    buf_print(&sql, " = $6::%s", task->key.type);
+    ledger_sql(&sql, ledger,
+               " AND EXISTS (SELECT 1 FROM ledger.leftover o JOIN ledger.run r ON r.id = o.run_id WHERE r.id = $1::bigint"
+               " AND o.key = $2::text AND o.attempts = $3::integer AND r.attempt = $4::integer)"
+               " FOR NO KEY UPDATE OF t SKIP LOCKED),"
+               " gone AS (DELETE FROM ledger.leftover o USING ledger.run r WHERE r.id = o.run_id AND o.run_id = $1::bigint"
+               " AND o.key = $2::text AND o.attempts = $3::integer AND r.attempt = $4::integer"
+               " AND (EXISTS (SELECT 1 FROM target) OR NOT EXISTS (SELECT 1 FROM ");
+    add_table(&sql, change);
+    buf_add(&sql, " WHERE ");
+    add_key(&sql, change);
+    buf_print(&sql, " = $6::%s)) RETURNING 1), change AS (", task->key.type);
+    add_update(&sql, change);
+    buf_add(&sql, " FROM target WHERE ");
+    add_key(&sql, change);
+    buf_add(&sql, " = target.row_key AND EXISTS (SELECT 1 FROM gone)");
+    add_where(&sql, task);
+    add_needs(&sql, change);
+    buf_add(&sql, " RETURNING 1), ");
+    ledger_sql(&sql, ledger,
+               "lane AS (UPDATE ledger.lane SET rows_done = rows_done + " CHANGED ", rows_skipped = rows_skipped + 1 - " CHANGED
+               " WHERE run_id = $1::bigint AND lane = $5::integer AND EXISTS (SELECT 1 FROM gone))"
+               " UPDATE ledger.run SET rows_done = rows_done + " CHANGED ", rows_skipped = rows_skipped + 1 - " CHANGED
+               " WHERE id = $1::bigint AND EXISTS (SELECT 1 FROM gone) RETURNING 1");
+    return buf_take(&sql);
+}
+
+/* WHERE, without a range. */
+static void add_all(struct buf *sql, const struct task *task, const struct change *change)
+{
+    buf_add(sql, " WHERE true");
+    if (change->only != 0) {
+        buf_add(sql, " AND ");
+        add_key(sql, change);
+        buf_print(sql, " = ANY ($%zu::%s[])", change->only, task->key.type);
+    }
+    add_where(sql, task);
+}
+
+char *bulk_count_sql(const struct task *task, const struct change *change)
+{
+    const char *needs = change->needs.length > 0 ? change->needs.text : "true";
+    struct buf sql = {0};
+
+    buf_print(&sql, "SELECT count(*) FILTER (WHERE %s), coalesce(sum(%s - t.", needs, change->value.text);
+    db_quote(&sql, change->column);
+    buf_print(&sql, ") FILTER (WHERE %s), 0), count(*) FILTER (WHERE NOT (%s)) FROM ", needs, needs);
+    add_table(&sql, change);
+    add_all(&sql, task, change);
+    return buf_take(&sql);
+}
+
+char *bulk_keys_sql(const struct task *task, const struct change *change)
+{
+    struct buf sql = {0};
+
+    buf_add(&sql, "SELECT ");
+    add_key(&sql, change);
+    buf_add(&sql, "::text FROM ");
+    add_table(&sql, change);
+    add_all(&sql, task, change);
+    add_needs(&sql, change);
+    /* The parameters are those of bulk_count_sql(), and all must be used: this is always true. */
+    buf_print(&sql, " AND (%s) IS NOT DISTINCT FROM (%s) ORDER BY ", change->value.text, change->value.text);
+    add_key(&sql, change);
+    buf_print(&sql, " LIMIT %d", WORK_PREVIEW_KEYS);
+    return buf_take(&sql);
+}

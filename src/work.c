@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "work.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int work_fail(struct work *work, char *error)
+{
+    if (work->end == WORK_GOES_ON) {
+        work->end = WORK_FAILED;
+        work->error = error;
+    } else {
+        free(error);
+    }
+    return 0;
+}
+
+enum failure work_failure(const char *sqlstate)
+{
+    /* Classes of errors (PostgreSQL, appendix A) that no other row would fare better with. */
+    static const char *const hopeless[] = {"08", "0A", "25", "26", "28", "3D", "3F", "42",
+                                           "53", "54", "55", "57P", "58", "XX", "F0"};
+
+    if (strcmp(sqlstate, LEDGER_FENCED) == 0)
+        return FAILURE_FENCED;
+    if (strcmp(sqlstate, "55P03") == 0 || strcmp(sqlstate, "40P01") == 0 || strcmp(sqlstate, "40001") == 0)
+        return FAILURE_LOCKED;
+    for (size_t i = 0; i < ELEMENTS(hopeless); i++)
+        if (strncmp(sqlstate, hopeless[i], strlen(hopeless[i])) == 0)
+            return FAILURE_RUN;
+    return FAILURE_ROW;
+}
+
+void work_touched(struct buf *sql, const char *column, const char *zone)
+{
+    if (column == NULL || column[0] == '\0')
+        return;
+    buf_add(sql, ", ");
+    db_quote(sql, column);
+    buf_add(sql, " = now()");
+    if (zone != NULL && zone[0] != '\0') {
+        buf_add(sql, " AT TIME ZONE ");
+        db_literal(sql, zone);
+    }
+}
