@@ -49,7 +49,7 @@ int report_ask(const struct configuration *configuration, const char *sql, size_
     r = db_connect(&(struct db_options){.conninfo = configuration->conninfo,
                                         .purpose = "report",
                                         .search_path = search_path.text,
-                                        .lock_timeout = 5 * USEC_PER_SEC,
+                                        .lock_timeout = 2 * USEC_PER_SEC,
                                         .statement_timeout = 10 * USEC_PER_SEC},
                    &db, ret_error);
     if (r < 0)
