@@ -27,6 +27,8 @@ struct setting_spec {
     bool required;        /* an error when not given */
     int64_t least, most;  /* INTEGER, DURATION (microseconds); both 0: any */
     const char *const *words; /* TEXT: the only values allowed, NULL-terminated; NULL: any */
+    bool may_be_empty;        /* TEXT: "" is a value, too */
+    const char *reason;       /* why the bounds are what they are, to end their message with; NULL: it is plain */
 };
 
 struct setting {
@@ -52,12 +54,15 @@ struct settings settings_copy(const struct settings *);
  */
 int settings_set(struct settings *, const struct setting_spec *specs, const char *name, const char *value, char **ret_error);
 
-/* The same from words already apart (the configuration file's lists, the ledger); `count` is 1 for all other types. */
+/*
+ * The same from words already apart (the configuration file's lists, the ledger); `count` is 1 for all other types. A
+ * word is refused when settings_set() could not read it back: an empty one, one with a comma or an outer blank.
+ */
 int settings_set_words(struct settings *, const struct setting_spec *specs, const char *name, size_t count,
                        const char *const *words, char **ret_error);
 
 /*
- * Gives the settings not yet set their fallbacks. Returns 0, or -EINVAL with *ret_error naming the first required one
+ * Gives all settings not yet set their fallbacks. Returns 0, or -EINVAL with *ret_error naming the first required one
  * that is missing.
  */
 int settings_complete(struct settings *, const struct setting_spec *specs, char **ret_error);
@@ -70,7 +75,7 @@ const char *const *setting_words(const struct settings *, const char *name);   /
 /* The value as one text that settings_set() reads back (WORDS joined by commas); the caller frees it. */
 char *setting_print(const struct setting *);
 
-/* The name nearest to `name` among `names` (NULL-terminated) by edit distance, or NULL when none is near. */
+/* The name nearest to `name` among `names` (NULL-terminated) by edit distance, case aside, or NULL when none is near. */
 const char *setting_nearest(const char *name, const char *const *names);
 
 #endif
