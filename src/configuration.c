@@ -20,7 +20,7 @@
 #include "source.h"
 
 #define LONGEST_IDENTIFIER 63 /* NAMEDATALEN - 1 */
-#define LONGEST_TIME (36500 * USEC_PER_DAY)
+#define LONGEST_TIME (36525 * USEC_PER_DAY)
 
 static const char *const catch_up_words[] = {
     [CATCH_UP_LATEST] = "latest", [CATCH_UP_ALL] = "all", [CATCH_UP_NONE] = "none", NULL};

@@ -75,7 +75,7 @@ const char *const *setting_words(const struct settings *, const char *name);   /
 /* The value as one text that settings_set() reads back (WORDS joined by commas); the caller frees it. */
 char *setting_print(const struct setting *);
 
-/* The name nearest to `name` among `names` (NULL-terminated) by edit distance, case aside, or NULL when none is near. */
+/* The name of `names` (NULL-terminated) nearest to `name` by edit distance, case aside, or NULL when none is near. */
 const char *setting_nearest(const char *name, const char *const *names);
 
 #endif

@@ -100,7 +100,7 @@ static const struct example groups[] = {
     {"ledger's names",
      "ledger = {\n schema = \"pg_books\";\n keep = \"0s\";\n role = \"" SIXTY_THREE "4\"; };\n" JOB(""),
      "r.conf:2: schema \"pg_books\": PostgreSQL keeps names that begin with pg_ for itself\n"
-     "r.conf:3: keep must be from 1s to 36500d, not 0s\n"
+     "r.conf:3: keep must be from 1s to 36525d, not 0s\n"
      "r.conf:4: role has 64 bytes: a name in PostgreSQL has at most 63\n"},
     {"clock skew", "max_clock_skew = \"0s\";\n" JOB(""), "r.conf:1: max_clock_skew must be from 1s to 1d, not 0s\n"},
     {"tables",
@@ -194,7 +194,7 @@ static const struct example jobs[] = {
      JOB("catch_up_max_age = \"0s\";\n max_runtime = \"40000d\";\n retry_delay = \"6m\";\n lanes = 65;\n batch_time = "
          "\"11s\";\n"
          " batch_max = 0;\n lock_timeout = \"1s\";\n jitter = \"25h\"; where = \"\";"),
-     "r.conf:1: catch_up_max_age must be from 1s to 36500d, not 0s\n"
+     "r.conf:1: catch_up_max_age must be from 1s to 36525d, not 0s\n"
      "r.conf:2: max_runtime = \"40000d\" is over 100 years\n"
      "r.conf:3: retry_delay must be from 1s to 5m, not 6m: it doubles with every attempt, up to 5m\n"
      "r.conf:4: lanes must be from 1 to 64, not 65\n"
