@@ -68,15 +68,17 @@ static int examine_server(struct db *db, const struct configuration *configurati
            rows_text(rows, 0, 1), rows_text(rows, 0, 2), (long long)((skew < 0 ? -skew : skew) / USEC_PER_MSEC),
            skew < 0 ? "behind" : "ahead of");
     if (rows_boolean(rows, 0, 3))
-        problems_add(problems, false, "name the primary in database.conninfo, or all hosts and target_session_attrs=read-write",
+        problems_add(problems, false,
+                     "name the primary in database.conninfo, or all hosts and target_session_attrs=read-write",
                      "the server is a standby, which takes no changes");
     examine_skew(configuration, skew, problems);
     r = db_behind_pooler(db, &pooler);
     if (r < 0)
         return failed(db, problems, "the connection", r);
     if (pooler)
-        problems_add(problems, false, "name the server itself in database.conninfo",
-                     "a pooler answers in the server's place: session locks and settings would be lost between transactions");
+        problems_add(
+            problems, false, "name the server itself in database.conninfo",
+            "a pooler answers in the server's place: session locks and settings would be lost between transactions");
     return 0;
 }
 
@@ -98,9 +100,11 @@ static int examine_timeouts(struct db *db, const struct job *job, struct problem
     duration_format(deadlock_timeout, deadlock);
     duration_format(job->lock_timeout, lock);
     duration_format(deadlock_timeout / 2, half);
-    remedy = mem_print("lock_timeout = \"100ms\"; for the job (at most %s), or a longer deadlock_timeout on the server", half);
+    remedy = mem_print("lock_timeout = \"100ms\"; for the job (at most %s), or a longer deadlock_timeout on the server",
+                       half);
     problems_add(problems, false, remedy,
-                 "job %s: its lock_timeout of %s is not well below the server's deadlock_timeout of %s: in a deadlock the shop's "
+                 "job %s: its lock_timeout of %s is not well below the server's deadlock_timeout of %s: in a deadlock "
+                 "the shop's "
                  "own transaction could be the one that fails",
                  job->name, lock, deadlock);
     return 0;

@@ -20,6 +20,11 @@ struct examined {
     bool sound;    /* statements on it can be planned: nothing was refused so far */
 };
 
+/* SQL: the whole name of index i.indexrelid: a regclass leaves out a schema that is in the session's path. */
+#define EXAMINED_INDEX                                                                                                 \
+    "(SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"      \
+    "  WHERE c.oid = i.indexrelid)"
+
 void examined_free(struct examined *);
 #define AUTO_EXAMINED __attribute__((cleanup(examined_free))) struct examined
 

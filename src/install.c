@@ -37,8 +37,8 @@ static void explain(const struct db *db, const struct configuration *configurati
         {"25006", "this server takes no writes (a standby?): run it against the primary"},
     };
 
-    log_say(LOG_ERR, "the ledger in schema %s was not installed, and nothing was changed: %s", configuration->ledger_schema,
-            error->message);
+    log_say(LOG_ERR, "the ledger in schema %s was not installed, and nothing was changed: %s",
+            configuration->ledger_schema, error->message);
     if (strcmp(error->sqlstate, "42704") == 0) {
         AUTO_BUF role = {0};
 
@@ -61,12 +61,13 @@ static int install(struct db *db, const struct configuration *configuration, con
         return STATUS_FAILED;
     }
     if (before == latest)
-        printf("The ledger in schema %s is at version %d: nothing to do. Its use is granted to %s.\n", schema, latest, role);
+        printf("The ledger in schema %s is at version %d: nothing to do. Its use is granted to %s.\n", schema, latest,
+               role);
     else if (before == 0)
         printf("Created the ledger in schema %s at version %d, and granted its use to %s.\n", schema, latest, role);
     else
-        printf("Upgraded the ledger in schema %s from version %d to %d, and granted its use to %s.\n", schema, before, latest,
-               role);
+        printf("Upgraded the ledger in schema %s from version %d to %d, and granted its use to %s.\n", schema, before,
+               latest, role);
     return STATUS_DONE;
 }
 

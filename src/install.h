@@ -6,9 +6,9 @@
 #include "configuration.h"
 
 /*
- * In one transaction, idempotently, as a role that may (`conninfo` NULL: the configured connection): creates the schema,
- * applies the migrations it has not had, and grants its use to ledger.role. `dry_run` prints the SQL instead of sending
- * it, and connects to nothing. Returns STATUS_DONE or STATUS_FAILED.
+ * In one transaction, idempotently, as a role that may (`conninfo` NULL: the configured connection): creates the
+ * schema, applies the migrations it has not had, and grants its use to ledger.role. `dry_run` prints the SQL instead
+ * of sending it, and connects to nothing. Returns STATUS_DONE or STATUS_FAILED.
  */
 int install_run(const struct configuration *, const char *conninfo, bool dry_run);
 

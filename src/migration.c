@@ -24,11 +24,12 @@ static void begin(struct buf *sql, const char *schema, const char *role)
     db_quote(&name, schema);
     db_literal(&schema_text, schema);
     db_literal(&role_text, role);
-    buf_add(sql, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n"
-                 "SET LOCAL client_min_messages = warning;\n\n"
-                 "DO $check$\nBEGIN\n"
-                 "    -- One at a time.\n"
-                 "    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('roundsman --install', 0));\n");
+    buf_add(sql,
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n"
+            "SET LOCAL client_min_messages = warning;\n\n"
+            "DO $check$\nBEGIN\n"
+            "    -- One at a time.\n"
+            "    PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('roundsman --install', 0));\n");
     buf_print(sql,
               "    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = %s) THEN\n"
               "        RAISE undefined_object USING MESSAGE = 'there is no role ' || pg_catalog.quote_ident(%s);\n"
@@ -50,7 +51,8 @@ static void begin(struct buf *sql, const char *schema, const char *role)
               "COMMENT ON TABLE migration IS 'a step in which this schema was made';\n\n"
               "DO $check$\nBEGIN\n"
               "    IF EXISTS (SELECT FROM migration WHERE version > %d) THEN\n"
-              "        RAISE object_not_in_prerequisite_state USING MESSAGE = pg_catalog.format('the ledger is at version %%s, and "
+              "        RAISE object_not_in_prerequisite_state USING MESSAGE = pg_catalog.format('the ledger is at "
+              "version %%s, and "
               "this roundsman knows it up to %d', (SELECT max(version) FROM migration));\n"
               "    END IF;\n"
               "END $check$;\n\n",

@@ -12,8 +12,8 @@
 int migration_latest(void);
 
 /*
- * One transaction, to be repeated at will: creates the schema, applies the migrations it has not had, and grants its use
- * to `role`. The server refuses it when the role does not exist, or the ledger is newer. The caller frees it.
+ * One transaction, to be repeated at will: creates the schema, applies the migrations it has not had, and grants its
+ * use to `role`. The server refuses it when the role does not exist, or the ledger is newer. The caller frees it.
  */
 char *migration_script(const char *schema, const char *role);
 

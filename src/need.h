@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: PostgreSQL */
-/* need: what of the shop a job or a run works with, for relation to examine. Names only: nothing here asks the server. */
+/* need: what of the shop a job or a run works with, for relation to examine. Names only; nothing here connects. */
 #ifndef RM_NEED_H
 #define RM_NEED_H
 
@@ -18,12 +18,12 @@ struct relation_need {
 };
 
 /*
- * Fills it for a kind of job with these settings (of the file, or of a run's frozen parameters) and `where` (NULL or "":
- * all rows). It points into all of them. Tables that the kind could need and these settings leave alone are not in it:
- * orders that only change state need no items, and without a column of points spent there is nothing to give back.
+ * Fills it for a kind of job with these settings (of the file, or of a run's frozen parameters) and `where` (NULL or
+ * "": all rows). It points into all of them. Tables that the kind could need and these settings leave alone are not in
+ * it: orders that only change state need no items, and without a column of points spent there is nothing to give back.
  */
-void relation_need_fill(struct relation_need *ret, const struct shop *, const struct task_kind *, const struct settings *,
-                        const char *where);
+void relation_need_fill(struct relation_need *ret, const struct shop *, const struct task_kind *,
+                        const struct settings *, const char *where);
 
 /* Quoted schemas of the tables that it names, for db_options.search_path. The caller frees it. */
 char *relation_search_path(const struct shop *);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: PostgreSQL */
-/* problem: what stands between a job and its work, each with its remedy. A list of them, in the order they were found. */
+/* problem: what stands between a job and its work, each with its remedy; a list, in the order they were found. */
 #ifndef RM_PROBLEM_H
 #define RM_PROBLEM_H
 

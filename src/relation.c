@@ -48,8 +48,8 @@ static int examine_reference(struct examined *from, const struct examined *to, c
     int r = db_query(from->db, reference_sql, 4, (const char *const[]){from->oid, column, to->oid, key}, &rows);
 
     if (r == 0 && rows_count(rows) == 1 && !rows_boolean(rows, 0, 2))
-        examined_refuse(from, NULL, "column %s is of type %s and cannot hold a key of %s, whose %s is of type %s", column,
-                        rows_text(rows, 0, 0), to->table, key, rows_text(rows, 0, 1));
+        examined_refuse(from, NULL, "column %s is of type %s and cannot hold a key of %s, whose %s is of type %s",
+                        column, rows_text(rows, 0, 0), to->table, key, rows_text(rows, 0, 1));
     return r;
 }
 
@@ -82,7 +82,8 @@ static int examine_statements(struct examined *target)
     return r;
 }
 
-static int examine(struct db *db, const struct relation_need *need, struct problems *problems, struct examined *examined)
+static int examine(struct db *db, const struct relation_need *need, struct problems *problems,
+                   struct examined *examined)
 {
     struct examined *target;
     int r = 0;

@@ -11,18 +11,19 @@
 #include "need.h"
 #include "problem.h"
 
-/* The type of a key, as a run needs it to cast parameters, and to notice when the order of keys may have changed. */
+/* The type of a key, as a run needs it to cast parameters and to notice that the order of keys may have changed. */
 struct key_type {
-    char *type;      /* SQL name: "bigint", "character varying"; without a length, to which a cast would cut silently */
+    char *type;      /* SQL name: "bigint", "character varying"; no length, to which a cast would cut silently */
     char *collation; /* of the column: "pg_catalog.\"default\"", NULL for a type without collations */
-    char *version;   /* the version of the collation (or of the database's default one) that the server's library provides now;
-                        NULL where there is none (PostgreSQL 14 knows none of the database's default) */
+    /* Of that collation (or of the database's default one), as the server's library provides it now; NULL where there
+       is none (PostgreSQL 14 knows none of the database's default). */
+    char *version;
 };
 void key_type_free(struct key_type *);
 
 /*
- * Looks at all of it: existence, kind of relation (no view, no inheritance parent, no table partitioned by a column that
- * changes), column types, NOT NULLs, the key's unique index (one column, valid, immediate, not partial, NOT NULL),
+ * Looks at all of it: existence, kind of relation (no view, no inheritance parent, no table partitioned by a column
+ * that changes), column types, NOT NULLs, the key's unique index (one column, valid, immediate, not partial, NOT NULL),
  * grants of the current role, the type of `touched` and its zone, statuses that the status column can take, `call`'s
  * function and `where` (by EXPLAIN), the index that the candidate scan needs (by the planner's own plan, an advice).
  * Statements are planned only on tables in which nothing else was found. Adds to *problems. Returns 0, or -EIO/-EBADMSG

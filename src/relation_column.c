@@ -15,7 +15,10 @@ static const struct {
     const char *allowed;
     const char *remedy; /* the type to change it to */
 } type_classes[] = {
-    [TYPE_NUMBER] = {{"int2", "int4", "int8", "numeric"}, 0, "smallint, integer, bigint or numeric, which add up exactly", "bigint"},
+    [TYPE_NUMBER] = {{"int2", "int4", "int8", "numeric"},
+                     0,
+                     "smallint, integer, bigint or numeric, which add up exactly",
+                     "bigint"},
     [TYPE_STATUS] = {{"int2", "int4", "int8"}, 'S', "a text type, an enum or an integer", "text"},
     [TYPE_MOMENT] = {{"timestamptz", "timestamp"}, 0, "timestamp with time zone", "timestamptz"},
 };
@@ -32,7 +35,8 @@ struct rule {
 };
 
 #define COLUMN(member) .name = offsetof(struct shop, member)
-#define MOMENT(member) .name = offsetof(struct shop, member), .zone = offsetof(struct shop, member##_zone), .type = TYPE_MOMENT
+#define MOMENT(member)                                                                                                 \
+    .name = offsetof(struct shop, member), .zone = offsetof(struct shop, member##_zone), .type = TYPE_MOMENT
 
 static const struct rule rules[] = {
     {SHOP_USERS, COLUMN(users.key), .key = true, .not_null = true, .read = true},
@@ -44,7 +48,8 @@ static const struct rule rules[] = {
     {SHOP_ORDERS, COLUMN(orders.key), .key = true, .not_null = true, .read = true},
     {SHOP_ORDERS, COLUMN(orders.status), .type = TYPE_STATUS, .not_null = true, .read = true, .changed = true},
     {SHOP_ORDERS, COLUMN(orders.user), .together = SHOP_USERS, .read = true},
-    {SHOP_ORDERS, COLUMN(orders.points_spent), .together = SHOP_USERS, .type = TYPE_NUMBER, .not_null = true, .read = true},
+    {SHOP_ORDERS, COLUMN(orders.points_spent), .together = SHOP_USERS, .type = TYPE_NUMBER, .not_null = true,
+     .read = true},
     {SHOP_ORDERS, MOMENT(orders.touched), .not_null = true, .read = true, .changed = true},
     {SHOP_ORDER_ITEMS, COLUMN(order_items.order), .read = true, .indexed = true},
     {SHOP_ORDER_ITEMS, COLUMN(order_items.item), .not_null = true, .read = true},
@@ -60,25 +65,34 @@ static const char columns_sql[] =
     "                WHERE p.partrelid = ANY (tree.oids) AND k.attname = a.attname"
     "                  AND k.attnum = ANY (p.partattrs::int2[])),"
     /* A non-partial unique index makes an update of its columns lock FOR UPDATE, which stops foreign-key checks. */
-    "       (SELECT min(i.indexrelid::regclass::text) FROM pg_index i JOIN pg_attribute k ON k.attrelid = i.indrelid"
+    "       (SELECT min(" EXAMINED_INDEX ")"
+    "          FROM pg_index i JOIN pg_attribute k ON k.attrelid = i.indrelid"
     "         WHERE i.indrelid = ANY (tree.oids) AND k.attname = a.attname AND i.indisunique AND i.indislive"
     "           AND i.indpred IS NULL AND i.indexprs IS NULL"
     "           AND k.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])),"
     "       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = $1::oid AND i.indkey[0] = a.attnum AND i.indisvalid"
     "                  AND i.indpred IS NULL)"
     "  FROM unnest($2::text[]) WITH ORDINALITY AS wanted (name, position)"
-    " CROSS JOIN (SELECT ARRAY(SELECT relid::oid FROM pg_partition_tree($1::oid) UNION SELECT $1::oid) AS oids) AS tree"
-    "  LEFT JOIN pg_attribute a ON a.attrelid = $1::oid AND a.attname = wanted.name AND a.attnum > 0 AND NOT a.attisdropped"
+    " CROSS JOIN (SELECT ARRAY(SELECT relid::oid FROM pg_partition_tree($1::oid)"
+    "                          UNION SELECT $1::oid) AS oids) AS tree"
+    "  LEFT JOIN pg_attribute a ON a.attrelid = $1::oid AND a.attname = wanted.name"
+    "                          AND a.attnum > 0 AND NOT a.attisdropped"
     "  LEFT JOIN LATERAL ("
     "       WITH RECURSIVE type AS ("
     "           SELECT t.*, 1 AS depth FROM pg_type t WHERE t.oid = a.atttypid"
-    "           UNION ALL SELECT t.*, depth + 1 FROM type JOIN pg_type t ON t.oid = type.typbasetype WHERE type.typtype = 'd')"
+    "           UNION ALL SELECT t.*, depth + 1 FROM type JOIN pg_type t ON t.oid = type.typbasetype"
+    "                      WHERE type.typtype = 'd')"
     "       SELECT (array_agg(typname ORDER BY depth DESC))[1] AS typname, bool_or(typnotnull) AS not_null,"
     /* An enum is as good as a text here. */
-    "              (array_agg(CASE typtype WHEN 'e' THEN 'S' ELSE typcategory END ORDER BY depth DESC))[1] AS category"
+    "              (array_agg(CASE typtype WHEN 'e' THEN 'S' ELSE typcategory END"
+    "                         ORDER BY depth DESC))[1] AS category"
     "         FROM type) AS base ON true"
     " ORDER BY wanted.position";
-enum { NAME, TYPE, TYPE_NAME, CATEGORY, NOT_NULL, GENERATED, MAY_SELECT, MAY_UPDATE, PARTITION_KEY, UNIQUE_INDEX, INDEXED };
+/* clang-format off */
+enum {
+    NAME, TYPE, TYPE_NAME, CATEGORY, NOT_NULL, GENERATED, MAY_SELECT, MAY_UPDATE, PARTITION_KEY, UNIQUE_INDEX, INDEXED
+};
+/* clang-format on */
 
 /* A frozen run has NULL for names that its kind does not need. */
 static const char *text_at(const struct shop *shop, size_t offset)
@@ -122,9 +136,9 @@ static int examine_zone(struct examined *examined, const char *column, const cha
         return 0;
     }
     if (zone[0] == '\0') {
-        examined_refuse(examined,
-                        "touched_zone = \"UTC\"; beside touched in the file: the zone in which the application writes it",
-                        "column %s is a timestamp without time zone, by which a fresh order can look hours old", column);
+        examined_refuse(
+            examined, "touched_zone = \"UTC\"; beside touched in the file: the zone in which the application writes it",
+            "column %s is a timestamp without time zone, by which a fresh order can look hours old", column);
         return 0;
     }
     r = db_query(examined->db, "SELECT now() AT TIME ZONE $1", 1, parameters, NULL);
@@ -140,14 +154,15 @@ static int examine_type(struct examined *examined, const struct rule *rule, cons
     const char *name = rows_text(columns, row, NAME), *type = rows_text(columns, row, TYPE_NAME);
 
     if (!type_fits(rule->type, type, rows_text(columns, row, CATEGORY)[0])) {
-        AUTO_TEXT remedy = mem_print("ALTER TABLE %s ALTER COLUMN %s TYPE %s; -- this rewrites the table", examined->table, name,
-                                     type_classes[rule->type].remedy);
+        AUTO_TEXT remedy = mem_print("ALTER TABLE %s ALTER COLUMN %s TYPE %s; -- this rewrites the table",
+                                     examined->table, name, type_classes[rule->type].remedy);
 
-        examined_refuse(examined, remedy, "column %s is of type %s; it has to be %s", name, rows_text(columns, row, TYPE),
-                        type_classes[rule->type].allowed);
+        examined_refuse(examined, remedy, "column %s is of type %s; it has to be %s", name,
+                        rows_text(columns, row, TYPE), type_classes[rule->type].allowed);
         return 0;
     }
-    return rule->type == TYPE_MOMENT ? examine_zone(examined, name, type, text_at(examined->need->shop, rule->zone)) : 0;
+    return rule->type == TYPE_MOMENT ? examine_zone(examined, name, type, text_at(examined->need->shop, rule->zone))
+                                     : 0;
 }
 
 /* A column whose values roundsman changes. */
@@ -158,13 +173,14 @@ static void examine_changed(struct examined *examined, const struct rows *column
     if (rows_boolean(columns, row, GENERATED))
         examined_refuse(examined, NULL, "column %s is generated by the server, and nobody else can set it", name);
     if (rows_boolean(columns, row, PARTITION_KEY))
-        examined_refuse(examined, NULL, "it is partitioned by column %s, which the job changes: rows would move under the run",
-                        name);
-    if (index != NULL)
         examined_refuse(examined, NULL,
-                        "column %s is in the unique index %s: changing it would lock rows so that foreign-key checks wait; "
-                        "make the index partial, or not unique",
-                        name, index);
+                        "it is partitioned by column %s, which the job changes: rows would move under the run", name);
+    if (index != NULL)
+        examined_refuse(
+            examined, NULL,
+            "column %s is in the unique index %s: changing it would lock rows so that foreign-key checks wait; "
+            "make the index partial, or not unique",
+            name, index);
 }
 
 static int examine_column(struct examined *examined, const struct rule *rule, const struct rows *columns, int row)
@@ -173,8 +189,8 @@ static int examine_column(struct examined *examined, const struct rule *rule, co
     int r;
 
     if (name == NULL) {
-        examined_refuse(examined, "create it, or name the right column under `tables` in the file", "there is no column %s",
-                        text_at(examined->need->shop, rule->name));
+        examined_refuse(examined, "create it, or name the right column under `tables` in the file",
+                        "there is no column %s", text_at(examined->need->shop, rule->name));
         return 0;
     }
     r = examine_type(examined, rule, columns, row);
@@ -188,7 +204,8 @@ static int examine_column(struct examined *examined, const struct rule *rule, co
     if (changed(examined, rule))
         examine_changed(examined, columns, row);
     if (rule->indexed && !rows_boolean(columns, row, INDEXED)) {
-        AUTO_TEXT remedy = mem_print("CREATE INDEX %sON %s (%s);", examined_concurrently(examined), examined->table, name);
+        AUTO_TEXT remedy =
+            mem_print("CREATE INDEX %sON %s (%s);", examined_concurrently(examined), examined->table, name);
 
         examined_advise(examined, remedy, "no index on %s: every order canceled would read the whole table", name);
     }

@@ -5,11 +5,11 @@
 #include <string.h>
 
 /*
- * Every unique index with the column, and why it is not the one to walk; the one that is sorts first, with no reason. An
- * index in another order than the column's own (another collation or operator class) cannot serve `key > $1 ORDER BY key`.
+ * Every unique index with the column, and why it is not the one to walk; the one that is sorts first, with no reason.
+ * An index in another order than the column's own (another collation or operator class) cannot serve a walk by key.
  */
 static const char indexes_sql[] =
-    "SELECT i.indexrelid::regclass,"
+    "SELECT " EXAMINED_INDEX ","
     "       CASE WHEN i.indnkeyatts > 1 THEN 'is on ' || i.indnkeyatts || ' columns'"
     "            WHEN i.indpred IS NOT NULL THEN 'is partial'"
     "            WHEN NOT i.indimmediate THEN 'is deferrable'"
@@ -49,8 +49,8 @@ int relation_key_examine(struct examined *examined, const char *column)
     if (r < 0)
         return r;
     if (orderless) {
-        examined_refuse(examined, "name a column of an ordered type as its key", "column %s cannot be its key: its type has no order",
-                        column);
+        examined_refuse(examined, "name a column of an ordered type as its key",
+                        "column %s cannot be its key: its type has no order", column);
         return 0;
     }
     for (int i = 0; i < rows_count(indexes); i++) {
@@ -61,9 +61,11 @@ int relation_key_examine(struct examined *examined, const char *column)
     if (reasons.length > 0)
         buf_add(&reasons, ")");
     if (remedy == NULL)
-        remedy = mem_print("CREATE UNIQUE INDEX %sON %s (%s);", examined_concurrently(examined), examined->table, column);
-    examined_refuse(examined, remedy,
-                    "column %s has no unique index of its own that is valid, immediate and not partial, to walk the table by%s",
-                    column, reasons.length > 0 ? reasons.text : "");
+        remedy =
+            mem_print("CREATE UNIQUE INDEX %sON %s (%s);", examined_concurrently(examined), examined->table, column);
+    examined_refuse(
+        examined, remedy,
+        "column %s has no unique index of its own that is valid, immediate and not partial, to walk the table by%s",
+        column, reasons.length > 0 ? reasons.text : "");
     return 0;
 }

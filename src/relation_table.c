@@ -29,7 +29,7 @@ char *relation_table_name(const struct shop *shop, enum shop_tables which)
 
 /* By name and not by regclass, which fails without USAGE on the schema: that is one of the things to find out. */
 static const char facts_sql[] =
-    "SELECT quote_ident(current_user), quote_ident(part[1]), quote_ident(part[1]) || '.' || quote_ident(part[2]), n.oid,"
+    "SELECT quote_ident(current_user), quote_ident(part[1]), format('%I.%I', part[1], part[2]), n.oid,"
     "       has_schema_privilege(n.oid, 'USAGE'), c.oid, c.relkind, row_security_active(c.oid),"
     "       c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits WHERE inhparent = c.oid),"
     "       EXISTS (SELECT FROM pg_partition_tree(c.oid) JOIN pg_class p ON p.oid = relid WHERE p.relkind = 'f'),"
@@ -39,9 +39,12 @@ static const char facts_sql[] =
     "  FROM parse_ident($1) AS part"
     "  LEFT JOIN pg_namespace n ON n.nspname = part[1]"
     "  LEFT JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = part[2]";
+/* clang-format off */
 enum {
-    ROLE, SCHEMA, TABLE, SCHEMA_OID, SCHEMA_USAGE, OID, KIND, ROW_SECURITY, PARENT, FOREIGN_PARTITION, UPDATE_RULE, MAY_LOCK
+    ROLE, SCHEMA, TABLE, SCHEMA_OID, SCHEMA_USAGE, OID, KIND, ROW_SECURITY, PARENT, FOREIGN_PARTITION, UPDATE_RULE,
+    MAY_LOCK
 };
+/* clang-format on */
 
 /* Why rows of such a relation cannot be walked; NULL: they can. */
 static const char *kind_refused(char kind)
@@ -55,7 +58,8 @@ static const char *kind_refused(char kind)
     case 'm':
         return "it is a materialized view, which takes no changes; name the table below it";
     case 'f':
-        return "it is a foreign table, whose rows this server cannot lock; run roundsman against the server that has it";
+        return "it is a foreign table, whose rows this server cannot lock; run roundsman against the server that has "
+               "it";
     default:
         return "it is no table";
     }
@@ -74,8 +78,8 @@ static void examine_kind(struct examined *examined, const struct rows *facts)
     if (rows_boolean(facts, 0, FOREIGN_PARTITION))
         examined_refuse(examined, NULL, "a partition of it is a foreign table, whose rows this server cannot lock");
     if (examined->which != SHOP_ORDER_ITEMS && rows_text(facts, 0, UPDATE_RULE) != NULL) {
-        AUTO_TEXT remedy =
-            mem_print("DROP RULE %s ON %s; -- a trigger can do its work", rows_text(facts, 0, UPDATE_RULE), examined->table);
+        AUTO_TEXT remedy = mem_print("DROP RULE %s ON %s; -- a trigger can do its work",
+                                     rows_text(facts, 0, UPDATE_RULE), examined->table);
 
         examined_refuse(examined, remedy, "rule %s rewrites updates, so that rows done could not be counted",
                         rows_text(facts, 0, UPDATE_RULE));
@@ -83,7 +87,8 @@ static void examine_kind(struct examined *examined, const struct rows *facts)
     if (rows_boolean(facts, 0, ROW_SECURITY)) {
         AUTO_TEXT remedy = mem_print("ALTER ROLE %s BYPASSRLS;", examined->role);
 
-        examined_refuse(examined, remedy, "row level security hides rows from role %s, which would be left out silently",
+        examined_refuse(examined, remedy,
+                        "row level security applies to role %s: what it hides could not be done, so nothing would be",
                         examined->role);
     }
 }
@@ -93,7 +98,7 @@ static int examine_invalid_indexes(struct examined *examined)
 {
     AUTO_ROWS rows = NULL;
     int r = db_query(examined->db,
-                     "SELECT i.indexrelid::regclass, c.relname ~ '_cc(new|old)[0-9]*$'"
+                     "SELECT " EXAMINED_INDEX ", c.relname ~ '_cc(new|old)[0-9]*$'"
                      "  FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relkind = 'i'"
                      " WHERE NOT (i.indisvalid AND i.indisready)"
                      "   AND (i.indrelid = $1::oid OR i.indrelid IN (SELECT relid FROM pg_partition_tree($1::oid)))"
@@ -102,10 +107,11 @@ static int examine_invalid_indexes(struct examined *examined)
 
     for (int i = 0; r == 0 && i < rows_count(rows); i++) {
         const char *index = rows_text(rows, i, 0);
-        AUTO_TEXT remedy = mem_print(rows_boolean(rows, i, 1) ? "DROP INDEX CONCURRENTLY %s;" : "REINDEX INDEX CONCURRENTLY %s;",
-                                     index);
+        AUTO_TEXT remedy = mem_print(
+            rows_boolean(rows, i, 1) ? "DROP INDEX CONCURRENTLY %s;" : "REINDEX INDEX CONCURRENTLY %s;", index);
 
-        examined_advise(examined, remedy, "index %s is invalid: it is still being built, or building it was interrupted", index);
+        examined_advise(examined, remedy,
+                        "index %s is invalid: it is still being built, or building it was interrupted", index);
     }
     return r;
 }
@@ -114,12 +120,12 @@ static int examine_invalid_indexes(struct examined *examined)
 static bool found(struct examined *examined, const struct rows *facts)
 {
     const char *schema = rows_text(facts, 0, SCHEMA);
+    const char *remedy = "create it, or name the right table under `tables` in the file";
 
     if (rows_text(facts, 0, SCHEMA_OID) == NULL)
-        examined_refuse(examined, "create it, or name the right table under `tables` in the file",
-                        "there is no schema %s in this database", schema);
+        examined_refuse(examined, remedy, "there is no schema %s in this database", schema);
     else if (rows_text(facts, 0, OID) == NULL)
-        examined_refuse(examined, "create it, or name the right table under `tables` in the file", "there is no such table");
+        examined_refuse(examined, remedy, "there is no such table");
     else
         return true;
     return false;
@@ -142,8 +148,8 @@ static int examine(struct examined *examined, const struct rows *facts)
     return r < 0 ? r : examine_invalid_indexes(examined);
 }
 
-int relation_table_examine(struct db *db, const struct relation_need *need, enum shop_tables which, struct problems *problems,
-                           struct examined *ret)
+int relation_table_examine(struct db *db, const struct relation_need *need, enum shop_tables which,
+                           struct problems *problems, struct examined *ret)
 {
     AUTO_TEXT name = relation_table_name(need->shop, which);
     AUTO_ROWS facts = NULL;
