@@ -1,2 +1,121 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "lanes.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROGRESS_EVERY (250 * USEC_PER_MSEC)
+
+bool lanes_finished(const struct work *work)
+{
+    for (size_t i = 0; i < work->lane_count; i++)
+        if (!work->lanes[i].finished)
+            return false;
+    return true;
+}
+
+static void open_lane(struct work *work, struct lane *lane, const struct lanes_options *options)
+{
+    const struct engine *engine = work->task->kind->engine;
+    struct db_options session = options->session;
+    char *error = NULL;
+
+    session.asynchronous_commit = engine->asynchronous != NULL && engine->asynchronous(work->task);
+    session.key_order = true;
+    session.nested_loops = engine->nested_loops;
+    if (db_connect(&session, &lane->db, &error) < 0)
+        work_fail(work, error);
+    else if (engine->prepare(work, lane) < 0 || db_pipeline(lane->db) < 0)
+        work_fail(work, mem_copy(db_error(lane->db)->message));
+}
+
+static void lost(struct work *work, struct db *db)
+{
+    work_fail(work, mem_print("the connection to the server was lost: %s", db_error(db)->message));
+}
+
+static void send_all(struct work *work, bool stopping)
+{
+    for (size_t i = 0; i < work->lane_count && work->end == WORK_GOES_ON; i++) {
+        struct lane *lane = &work->lanes[i];
+
+        if (!lane->finished && work->task->kind->engine->send(work, lane, stopping) < 0)
+            lost(work, lane->db);
+    }
+}
+
+static bool any_busy(const struct work *work)
+{
+    for (size_t i = 0; i < work->lane_count; i++)
+        if (work->lanes[i].busy)
+            return true;
+    return false;
+}
+
+static void receive(struct work *work, struct lane *lane, short revents)
+{
+    struct answer answer;
+    int r = db_ready(lane->db, revents);
+
+    while (r >= 0 && work->end == WORK_GOES_ON && (r = db_receive(lane->db, &answer)) > 0)
+        r = work->task->kind->engine->answer(work, lane, &answer);
+    if (r < 0)
+        lost(work, lane->db);
+}
+
+/* One wait for whichever session answers first; the last place is the control session's. */
+static void wait_for_answers(struct work *work, struct pollfd *fds, const struct lanes_options *options)
+{
+    size_t count = work->lane_count;
+
+    for (size_t i = 0; i < count; i++)
+        fds[i] = work->lanes[i].busy
+                     ? (struct pollfd){.fd = db_fd(work->lanes[i].db), .events = db_events(work->lanes[i].db)}
+                     : (struct pollfd){.fd = -1};
+    fds[count] = (struct pollfd){.fd = db_fd(options->control), .events = POLLIN};
+    if (poll(fds, count + 1, (int)(PROGRESS_EVERY / USEC_PER_MSEC)) < 0 && errno != EINTR)
+        work_fail(work, mem_print("poll: %s", strerror(errno)));
+    for (size_t i = 0; i < count && work->end == WORK_GOES_ON; i++)
+        if (fds[i].fd >= 0 && fds[i].revents != 0)
+            receive(work, &work->lanes[i], fds[i].revents);
+    if (fds[count].revents != 0 && db_ready(options->control, fds[count].revents) < 0)
+        lost(work, options->control);
+}
+
+static void drive(struct work *work, const struct lanes_options *options)
+{
+    struct pollfd *fds = mem_alloc((work->lane_count + 1) * sizeof(*fds));
+    usec_t reported = moment_monotonic();
+
+    for (;;) {
+        send_all(work, *options->stop != 0);
+        if (work->end != WORK_GOES_ON || !any_busy(work))
+            break;
+        wait_for_answers(work, fds, options);
+        if (moment_monotonic() - reported >= PROGRESS_EVERY) {
+            options->progress(work, options->argument);
+            reported = moment_monotonic();
+        }
+    }
+    free(fds);
+}
+
+void lanes_run(struct work *work, const struct lanes_options *options)
+{
+    for (size_t i = 0; i < work->lane_count && work->end == WORK_GOES_ON; i++) {
+        struct lane *lane = &work->lanes[i];
+
+        lane->finished = lane->at.cursor != NULL && strcmp(lane->at.cursor, lane->at.to) == 0;
+        if (!lane->finished)
+            open_lane(work, lane, options);
+    }
+    if (work->end == WORK_GOES_ON)
+        drive(work, options);
+    for (size_t i = 0; i < work->lane_count; i++) {
+        work->task->kind->engine->release(&work->lanes[i]);
+        db_close(work->lanes[i].db);
+        work->lanes[i].db = NULL;
+    }
+}

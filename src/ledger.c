@@ -215,13 +215,13 @@ int ledger_unfinished(const struct ledger *ledger, int job, bool manual_too, con
     return 0;
 }
 
-int ledger_unreported(const struct ledger *ledger, int job, const char *request, struct ledger_run *ret)
+int ledger_manual_to_close(const struct ledger *ledger, int job, const char *request, struct ledger_run *ret)
 {
     AUTO_ROWS rows = NULL;
     int r = ASK(ledger, &rows,
-                "SELECT " RUN_COLUMNS ", r.params->'request' IS NOT DISTINCT FROM $2::jsonb FROM ledger.run r"
-                " WHERE r.job_id = $1::integer AND r.due IS NULL AND r.state IN ('done', 'partial')"
-                " AND r.reported_at IS NULL ORDER BY r.id LIMIT 1",
+                "SELECT " RUN_COLUMNS " FROM ledger.run r WHERE r.job_id = $1::integer AND r.due IS NULL"
+                " AND r.params->'request' IS NOT DISTINCT FROM $2::jsonb AND (r.state = 'done' AND r.reported_at IS NULL"
+                " OR r.state = 'partial') ORDER BY r.state = 'partial', r.id LIMIT 1",
                 NUMBER(job), request);
 
     if (r < 0)
@@ -229,7 +229,25 @@ int ledger_unreported(const struct ledger *ledger, int job, const char *request,
     if (rows_count(rows) == 0)
         return -ENOENT;
     read_run(rows, ret);
-    ret->same_request = rows_boolean(rows, 0, 9);
+    return 0;
+}
+
+int ledger_only_open(const struct ledger *ledger, int job, struct ledger_run *ret)
+{
+    AUTO_ROWS rows = NULL;
+    int r = ASK(ledger, &rows,
+                "SELECT " RUN_COLUMNS ", count(*) OVER (PARTITION BY r.state = 'partial') FROM ledger.run r"
+                " WHERE r.job_id = $1::integer AND r.state IN ('running', 'failed', 'interrupted', 'partial')"
+                " ORDER BY r.state = 'partial', r.id LIMIT 1",
+                NUMBER(job));
+
+    if (r < 0)
+        return r;
+    if (rows_count(rows) == 0)
+        return -ENOENT;
+    if (rows_integer(rows, 0, 9) > 1)
+        return -EEXIST;
+    read_run(rows, ret);
     return 0;
 }
 
@@ -390,7 +408,7 @@ int ledger_params(const struct ledger *ledger, int64_t run, struct rows **ret)
                " UNION ALL"
                " SELECT flat.path || '.' || e.key, e.value FROM flat,"
                " jsonb_each(CASE jsonb_typeof(flat.value) WHEN 'object' THEN flat.value ELSE '{}' END) e)"
-               " SELECT path, jsonb_typeof(value) = 'array', coalesce(e.element, value #>> '{}') FROM flat"
+               " SELECT path, jsonb_typeof(value) = 'array', CASE jsonb_typeof(value) WHEN 'array' THEN e.element ELSE value #>> '{}' END FROM flat"
                " LEFT JOIN LATERAL jsonb_array_elements_text("
                " CASE jsonb_typeof(value) WHEN 'array' THEN value ELSE '[]' END) WITH ORDINALITY AS e(element, n) ON true"
                " WHERE jsonb_typeof(value) <> 'object' ORDER BY path, e.n",

@@ -73,9 +73,12 @@ struct ledger_run {
 };
 void ledger_run_free(struct ledger_run *);
 
-/* `request` (jsonb, or NULL) is compared with what the run was asked for. -ENOENT: there is none. */
+/* `request` (jsonb, or NULL) is compared with what the run was asked for. All: -ENOENT when there is none. */
 int ledger_unfinished(const struct ledger *, int job, bool manual_too, const char *request, struct ledger_run *ret);
-int ledger_unreported(const struct ledger *, int job, const char *request, struct ledger_run *ret);
+/* The first manual run of this request that was finished and not reported, or else the last one when it has leftovers. */
+int ledger_manual_to_close(const struct ledger *, int job, const char *request, struct ledger_run *ret);
+/* The one unfinished run, or else the one with leftovers; -EEXIST when there are several. */
+int ledger_only_open(const struct ledger *, int job, struct ledger_run *ret);
 int ledger_find_run(const struct ledger *, int64_t id, int *ret_job, struct ledger_run *ret);
 int ledger_find_due(const struct ledger *, int job, usec_t due, struct ledger_run *ret);
 

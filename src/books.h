@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: PostgreSQL */
+/*
+ * books: a job's session with the ledger: connected, verified, and (when asked) holding the job's lock.
+ *
+ * Problems are logged here, once, as what the operator has to know.
+ */
+#ifndef RM_BOOKS_H
+#define RM_BOOKS_H
+
+#include "child.h"
+#include "configuration.h"
+#include "frozen.h"
+#include "ledger.h"
+
+struct books {
+    const struct configuration *configuration;
+    const struct job *job; /* NULL: --abandon of a job that is no longer configured */
+    struct reporter *reporter;
+    bool tool; /* an admin command: outcomes go to standard output; otherwise to the log */
+    struct db *db;
+    char *schema;      /* of the ledger, quoted */
+    char *search_path; /* of the sessions */
+    struct ledger ledger;
+    struct ledger_job row;
+    usec_t behind; /* how far the database's clock is behind the host's (negative: ahead) */
+};
+
+/*
+ * Connects, and verifies server, ledger and clocks. With `skew_matters`, a skew over max_clock_skew is an error: nothing is
+ * settled. Returns 0, or a negative errno (logged).
+ */
+int books_open(struct books *, bool skew_matters);
+void books_close(struct books *);
+
+/* The job's row in the ledger: made when there is none; read again. Returns 0 or a negative errno (logged). */
+int books_see(struct books *);
+
+/* Tries the job's lock once. Returns 1 (held), 0 (another process has it) or a negative errno (logged). */
+int books_lock(struct books *);
+
+/* The zone's name as the ledger has it. The caller frees it. */
+char *books_zone(const struct job *);
+
+/* Whether the ledger's schedule, zone and enabled are those of the configuration. */
+bool books_agree(const struct books *);
+
+/* The latest instant whose occurrences may be settled now: no clock is past it less than the other. */
+usec_t books_now(const struct books *);
+
+/* Logs what the session's last failed statement met; returns `error` (a negative errno). */
+int books_failed(const struct books *, int error, const char *doing);
+
+#endif
