@@ -14,17 +14,22 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "mem.h"
 #include "status.h"
+
+#define KNOWN 1024 /* descriptors are given out from below, and neither parent nor child has more than a few dozen */
 
 static_assert(sizeof(struct record) <= PIPE_BUF, "a record is written whole or not at all");
 
@@ -84,10 +89,9 @@ static bool is_journal_socket(int fd)
 
 static void close_inherited(int keep)
 {
-    const int known = 1024; /* descriptors are given out from below, and a parent has a few dozen */
     int first = STDERR_FILENO + 1;
 
-    for (int fd = first; fd < known; fd++) {
+    for (int fd = first; fd < KNOWN; fd++) {
         if (fd != keep && !is_journal_socket(fd))
             continue;
         if (fd > first)
@@ -95,6 +99,24 @@ static void close_inherited(int keep)
         first = fd + 1;
     }
     close_range((unsigned)first, ~0U, 0);
+}
+
+/*
+ * The journal looks into /proc for the unit that a line came from, and so loses the last words of a process that has
+ * gone meanwhile (`journalctl -u` does not find them). Waits until it has read them, for a tenth of a second at most.
+ */
+static void let_journal_read(void)
+{
+    const struct timespec moment = {.tv_nsec = 1000000};
+    int unread;
+
+    for (int fd = STDERR_FILENO + 1; fd < KNOWN; fd++) {
+        if (!is_journal_socket(fd))
+            continue;
+        for (int tries = 0; tries < 100 && ioctl(fd, SIOCOUTQ, &unread) == 0 && unread > 0; tries++)
+            nanosleep(&moment, NULL);
+        nanosleep(&moment, NULL); /* it has read the line, and now looks */
+    }
 }
 
 static void forget_handlers(void)
@@ -125,6 +147,7 @@ static _Noreturn void live(pid_t parent, int pipe, int (*work)(const void *, str
     sigprocmask(SIG_SETMASK, &none, NULL);
     status = work(argument, &reporter.reporter);
     fflush(NULL);
+    let_journal_read();
     _exit(status); /* what the parent registered with atexit(3) is not ours */
 }
 

@@ -340,7 +340,7 @@ static int on_stop(sd_event_source *source, const struct signalfd_siginfo *info,
     (void)source;
     if (!again) {
         scheduler->stopping = true;
-        log_say(LOG_NOTICE, "stopping after %s", strsignal((int)info->ssi_signo));
+        log_say(LOG_NOTICE, "stopping after SIG%s", sigabbrev_np((int)info->ssi_signo));
         sd_notify(0, "STOPPING=1");
     }
     for (struct post *post = scheduler->posts; post != NULL; post = post->next) {
