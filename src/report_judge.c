@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "books.h"
+
 #define LATE_AFTER (2 * USEC_PER_MINUTE)
 #define OVERDUE_AFTER (10 * USEC_PER_MINUTE)
 
@@ -11,7 +13,7 @@
 
 char *judge_question(void)
 {
-    return mem_print("SELECT f.*, row_to_json(f), s.name, s.schedule, s.timezone, s.enabled, "
+    return mem_print("SELECT f.*, row_to_json(f), s.name, s.kind, s.schedule, s.timezone, s.enabled, "
                      "(extract(epoch FROM s.settled_through) * 1000000)::bigint, "
                      "(extract(epoch FROM now()) * 1000000)::bigint, p.leftovers, p.runs FROM job s "
                      "LEFT JOIN LATERAL (%s WHERE r.job_id = s.id AND (r.state IN ('running', 'failed', 'interrupted') "
@@ -86,8 +88,11 @@ static void judge_schedule(struct view *view, usec_t settled, usec_t now, usec_t
 /* A change of these counts when a daemon starts or reloads with it: until then nothing can be said of what is owed. */
 static bool edited(const struct job *job, const struct rows *rows, int row)
 {
-    return strcmp(rows_text(rows, row, JUDGED_SCHEDULE), job->schedule_text) != 0 ||
-           strcmp(rows_text(rows, row, JUDGED_TIMEZONE), job->timezone) != 0 ||
+    AUTO_TEXT zone = books_zone(job);
+
+    return strcmp(rows_text(rows, row, JUDGED_KIND), job->kind->name) != 0 ||
+           strcmp(rows_text(rows, row, JUDGED_SCHEDULE), job->schedule_text) != 0 ||
+           strcmp(rows_text(rows, row, JUDGED_TIMEZONE), zone) != 0 ||
            rows_boolean(rows, row, JUDGED_ENABLED) != job->enabled;
 }
 

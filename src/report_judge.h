@@ -18,6 +18,7 @@ enum level { LEVEL_OK, LEVEL_WARNING, LEVEL_CRITICAL };
 enum judged {
     JUDGED_RUN = FACTS, /* the run as a JSON object */
     JUDGED_JOB,
+    JUDGED_KIND,
     JUDGED_SCHEDULE,
     JUDGED_TIMEZONE,
     JUDGED_ENABLED,

@@ -177,6 +177,12 @@ def test_a_disabled_job_is_never_late(shop):
     assert table.splitlines()[1].endswith("disabled")
 
 
+def test_a_job_in_the_zone_of_the_host_is_known_by_the_name_of_the_zone(shop):
+    shop.configure(defaults={"timezone": ""}, jobs=[{"name": "restock", "kind": "restock", "schedule": YEARLY, "add": 1}])
+    assert shop.roundsman("--run-once", "restock").status == 0
+    assert problems(shop, "restock") == (0, "")
+
+
 def test_an_edited_job_waits_for_a_reload(shop):
     shop.configure(jobs=[{"name": "restock", "kind": "restock", "schedule": "* * * * *", "add": 1}])
     see(shop, "restock", schedule=YEARLY, settled="1 h")
