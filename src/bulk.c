@@ -70,11 +70,11 @@ static int sample(struct db *db, const struct task *task, const struct change *c
     for (int i = 1; i < lanes; i++)
         buf_print(&shares, "%s%.6f", i == 1 ? "{" : ",", (double)i / lanes);
     buf_add(&shares, "}");
-    buf_add(&sql, "SELECT DISTINCT part, part::text FROM unnest((SELECT percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY t.");
+    buf_add(&sql, "SELECT DISTINCT part, part::text AS words FROM unnest((SELECT percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY t.");
     db_quote(&sql, change->key);
     buf_add(&sql, ") FROM ");
     db_quote_name(&sql, change->table);
-    buf_print(&sql, " AS t TABLESAMPLE SYSTEM (%.4f))) AS part WHERE part < $2::%s ORDER BY part",
+    buf_print(&sql, " AS t TABLESAMPLE SYSTEM (%.4f))) AS u(part) WHERE part < $2::%s ORDER BY 1",
               size <= SAMPLE_ROWS ? 100.0 : 100.0 * SAMPLE_ROWS / (double)size, task->key.type);
     return db_query(db, sql.text, 2, (const char *[]){shares.text, last}, ret);
 }
