@@ -100,6 +100,7 @@ static void judge_job(struct view *view, const struct rows *rows, usec_t now, us
 {
     const struct job *job = view->job;
     struct occurrence occurrence;
+    long long leftovers, runs;
 
     if (job != NULL && job->enabled && schedule_next(job->schedule, now, &occurrence) == 0)
         view->next = occurrence.at;
@@ -108,14 +109,17 @@ static void judge_job(struct view *view, const struct rows *rows, usec_t now, us
             complain(view, LEVEL_WARNING, "not seen by a daemon yet");
         return;
     }
+    leftovers = rows_integer(rows, view->first, JUDGED_LEFTOVERS);
+    runs = rows_integer(rows, view->first, JUDGED_LEFTOVER_RUNS);
     if (job == NULL)
         complain(view, LEVEL_WARNING, "no longer configured, and not finished: --abandon gives its runs up");
     for (int i = view->first; i < view->first + view->count; i++)
         if (rows_text(rows, i, FACT_ID) != NULL)
             judge_run(view, rows, i);
-    if (rows_integer(rows, view->first, JUDGED_LEFTOVERS) > 0)
-        complain(view, LEVEL_WARNING, "rows left over: %s, by %s run(s)",
-                 rows_text(rows, view->first, JUDGED_LEFTOVERS), rows_text(rows, view->first, JUDGED_LEFTOVER_RUNS));
+    if (leftovers > 0 && runs > 1)
+        complain(view, LEVEL_WARNING, "%lld rows left over by %lld runs", leftovers, runs);
+    else if (leftovers > 0)
+        complain(view, LEVEL_WARNING, "%lld row%s left over", leftovers, leftovers == 1 ? "" : "s");
     if (job != NULL && edited(job, rows, view->first))
         complain(view, LEVEL_WARNING, "edited in the file, but no daemon has been reloaded with it");
     else if (job != NULL && job->enabled)

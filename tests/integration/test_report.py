@@ -104,11 +104,12 @@ def test_interrupted_is_a_warning(ledger):
 
 
 def test_rows_left_over_are_a_warning_and_are_counted_over_all_runs(ledger):
-    for due, keys in (("2026-01-01T00:00:00Z", "ab"), ("2026-01-02T00:00:00Z", "c")):
+    for due, keys, words in (("2026-01-01T00:00:00Z", "ab", "2 rows left over"),
+                             ("2026-01-02T00:00:00Z", "c", "3 rows left over by 2 runs")):
         number = run(ledger, "restock", "partial", due, done=7)
         for key in keys:
             ledger.sql("INSERT INTO roundsman.leftover (run_id, key, lane, reason) VALUES (%s, %s, 0, 'locked')", number, key)
-    assert problems(ledger, "restock") == (1, "rows left over: 3, by 2 run(s)")
+        assert problems(ledger, "restock") == (1, words)
     _, _, jobs, _ = status(ledger)
     assert jobs["restock"]["leftovers"] == 3
     assert [each["leftovers"] for each in jobs["restock"]["runs"]] == [1]
