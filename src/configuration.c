@@ -22,50 +22,6 @@
 #define LONGEST_IDENTIFIER 63 /* NAMEDATALEN - 1 */
 #define LONGEST_TIME (36525 * USEC_PER_DAY)
 
-static const char *const catch_up_words[] = {
-    [CATCH_UP_LATEST] = "latest", [CATCH_UP_ALL] = "all", [CATCH_UP_NONE] = "none", NULL};
-
-/* The settings of every job: first a job's own, then those that `defaults` may give for all. */
-static const struct setting_spec job_specs[] = {
-    {.name = "name", .type = SETTING_TEXT, .required = true},
-    {.name = "kind", .type = SETTING_TEXT, .required = true},
-    {.name = "schedule", .type = SETTING_TEXT, .required = true},
-    {.name = "where", .type = SETTING_TEXT},
-#define OWN_SPECS 4
-    {.name = "enabled", .type = SETTING_BOOLEAN, .fallback = "true"},
-    {.name = "timezone", .type = SETTING_TEXT, .fallback = "", .may_be_empty = true},
-    {.name = "catch_up", .type = SETTING_TEXT, .fallback = "latest", .words = catch_up_words},
-    {.name = "catch_up_max_age",
-     .type = SETTING_DURATION,
-     .fallback = "7d",
-     .least = USEC_PER_SEC,
-     .most = LONGEST_TIME},
-    {.name = "jitter", .type = SETTING_DURATION, .fallback = "0s", .least = 0, .most = USEC_PER_DAY},
-    {.name = "max_runtime", .type = SETTING_DURATION, .fallback = "0s", .least = 0, .most = LONGEST_TIME},
-    {.name = "retry_delay",
-     .type = SETTING_DURATION,
-     .fallback = "1s",
-     .least = USEC_PER_SEC,
-     .most = 5 * USEC_PER_MINUTE,
-     .reason = "it doubles with every attempt, up to 5m"},
-    {.name = "lanes", .type = SETTING_INTEGER, .fallback = "2", .least = 1, .most = 64},
-    {.name = "batch_time",
-     .type = SETTING_DURATION,
-     .fallback = "25ms",
-     .least = USEC_PER_MSEC,
-     .most = 10 * USEC_PER_SEC},
-    {.name = "batch_max", .type = SETTING_INTEGER, .fallback = "10000", .least = 1, .most = 1000000},
-    {.name = "lock_timeout",
-     .type = SETTING_DURATION,
-     .fallback = "100ms",
-     .least = USEC_PER_MSEC,
-     .most = 900 * USEC_PER_MSEC,
-     .reason =
-         "it has to stay below the server's deadlock_timeout (1s), so that live traffic never loses a deadlock to us"},
-    {0},
-};
-static const struct setting_spec *const default_specs = job_specs + OWN_SPECS;
-
 static const struct setting_spec root_specs[] = {
     {.name = "max_clock_skew",
      .type = SETTING_DURATION,
@@ -540,33 +496,6 @@ static void read_schedule(struct source *source, const config_setting_t *group, 
     check_jitter(source, group, job);
 }
 
-static enum catch_up catch_up_of(const char *word)
-{
-    enum catch_up value = CATCH_UP_LATEST;
-
-    while (strcmp(catch_up_words[value], word) != 0)
-        value++;
-    return value;
-}
-
-static void fill_job(struct job *job, const struct settings *common)
-{
-    job->name = mem_copy(setting_text(common, "name"));
-    job->enabled = setting_integer(common, "enabled") != 0;
-    job->schedule_text = mem_copy(setting_text(common, "schedule"));
-    job->timezone = mem_copy(setting_text(common, "timezone"));
-    job->catch_up = catch_up_of(setting_text(common, "catch_up"));
-    job->catch_up_max_age = setting_integer(common, "catch_up_max_age");
-    job->jitter = setting_integer(common, "jitter");
-    job->max_runtime = setting_integer(common, "max_runtime");
-    job->retry_delay = setting_integer(common, "retry_delay");
-    job->batch_time = setting_integer(common, "batch_time");
-    job->lock_timeout = setting_integer(common, "lock_timeout");
-    job->lanes = (int)setting_integer(common, "lanes");
-    job->batch_max = (int)setting_integer(common, "batch_max");
-    job->where = mem_copy(setting_text(common, "where"));
-}
-
 static void read_kind(struct source *source, const config_setting_t *group, const char *place, struct job *job,
                       struct settings *common)
 {
@@ -615,7 +544,7 @@ static void read_job(struct source *source, const config_setting_t *jobs, size_t
         job->line = (int)source_line_at(source, line_of(group)).line;
         read_kind(source, group, place, job, &common);
         settings_complete(&common, job_specs, NULL);
-        fill_job(job, &common);
+        job_fill(job, &common);
         if (job->name != NULL)
             check_name(source, jobs, configuration, index);
         read_schedule(source, group, job);
@@ -634,7 +563,7 @@ static void read_jobs(struct source *source, const config_setting_t *root, struc
     struct settings defaults = {0};
 
     if (group != NULL) {
-        read_group(source, group, "in defaults", (const struct keys[]){{default_specs, &defaults}, {0}},
+        read_group(source, group, "in defaults", (const struct keys[]){{job_default_specs, &defaults}, {0}},
                    &(const struct names){0});
         check_timezone(source, group);
     }
@@ -721,16 +650,8 @@ void configuration_free(struct configuration *configuration)
 {
     if (configuration == NULL)
         return;
-    for (size_t i = 0; i < configuration->job_count; i++) {
-        struct job *job = &configuration->jobs[i];
-
-        free(job->name);
-        free(job->schedule_text);
-        free(job->timezone);
-        schedule_free(job->schedule);
-        free(job->where);
-        settings_free(&job->settings);
-    }
+    for (size_t i = 0; i < configuration->job_count; i++)
+        job_clear(&configuration->jobs[i]);
     free(configuration->jobs);
     for (size_t i = 0; i < SHOP_NAMES; i++)
         free((char *)(uintptr_t)*shop_slot(&configuration->shop, &shop_names[i]));

@@ -11,29 +11,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "moment.h"
-#include "schedule.h"
-#include "setting.h"
-#include "shop.h"
+#include "job.h"
 #include "kinds.h"
-
-enum catch_up { CATCH_UP_LATEST, CATCH_UP_ALL, CATCH_UP_NONE };
-
-struct job {
-    char *name;
-    const struct task_kind *kind;
-    int line; /* where its group begins, for messages */
-    bool enabled;
-    char *schedule_text; /* as written in the file */
-    char *timezone;      /* as written, with defaults applied; "" is the host's */
-    struct schedule *schedule;
-    enum catch_up catch_up;
-    usec_t catch_up_max_age, jitter, max_runtime, retry_delay, batch_time, lock_timeout;
-    int lanes;
-    int batch_max;
-    char *where;              /* NULL: all rows; only kinds with a `where` may have it */
-    struct settings settings; /* the kind's own, complete */
-};
+#include "shop.h"
 
 struct configuration {
     char *path;

@@ -87,12 +87,11 @@ static char **copy_words(const char *const *words)
     return copy;
 }
 
-struct task task_of_job(const struct configuration *configuration, const struct job *job, const struct settings *settings,
-                        const char *const *only)
+struct task task_of_job(const struct configuration *configuration, const struct job *job, const char *const *only)
 {
     struct task task = {
         .kind = job->kind,
-        .settings = settings_copy(settings != NULL ? settings : &job->settings),
+        .settings = settings_copy(&job->settings),
         .where = mem_copy(job->where),
         .only = only != NULL ? copy_words(only) : NULL,
     };
@@ -173,22 +172,26 @@ char *frozen_write(const struct task *task, const char *request)
     return buf_take(&json);
 }
 
-char *frozen_request(const char *const *only, const struct settings *settings)
+char *frozen_request(const char *const *only, const struct overrides *overrides)
 {
     struct buf json = {0};
 
-    if (only == NULL && settings->count == 0)
+    if (only == NULL && overrides->kind.count == 0 && overrides->where == NULL)
         return NULL;
     buf_add(&json, "{");
     if (only != NULL) {
         add_name(&json, "only");
         add_words(&json, only);
     }
-    if (settings->count > 0) {
+    if (overrides->kind.count > 0) {
         add_name(&json, "set");
         buf_add(&json, "{");
-        add_settings(&json, settings);
+        add_settings(&json, &overrides->kind);
         buf_add(&json, "}");
+    }
+    if (overrides->where != NULL) {
+        add_name(&json, "where");
+        add_string(&json, overrides->where);
     }
     buf_add(&json, "}");
     return buf_take(&json);

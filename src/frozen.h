@@ -9,12 +9,8 @@
 #include "configuration.h"
 #include "work.h"
 
-/*
- * A task as the configuration has it, with `settings` in the place of the job's own (NULL: the job's) and `only` (NULL: all
- * rows). The key's type and the start are not known yet.
- */
-struct task task_of_job(const struct configuration *, const struct job *, const struct settings *settings,
-                        const char *const *only);
+/* A task as the job has it, for the keys `only` (NULL: all rows). The key's type and the start are not known yet. */
+struct task task_of_job(const struct configuration *, const struct job *, const char *const *only);
 void task_free(struct task *);
 
 /* The jsonb text; `request` is jsonb, or NULL. The caller frees it. */
@@ -24,9 +20,9 @@ char *frozen_write(const struct task *, const char *request);
 int frozen_read(const struct rows *, struct task *ret, char **ret_error);
 
 /*
- * What an extra run was asked for, as jsonb, so that the same command typed again is known again: {"only": …, "set": …}.
- * NULL when neither was given. The caller frees it.
+ * What an extra run was asked for, as jsonb, so that the same command typed again is known again: {"only": …, "set": …,
+ * "where": …}. NULL when nothing was asked for of which rows change, or how. The caller frees it.
  */
-char *frozen_request(const char *const *only, const struct settings *settings);
+char *frozen_request(const char *const *only, const struct overrides *);
 
 #endif

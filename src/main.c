@@ -267,49 +267,45 @@ static int find_job(const struct command *command, const struct configuration *c
            1;
 }
 
-/* --set NAME=VALUE, as overrides that fit the kind and each other. */
-static int read_set(const struct command *command, const struct job *job, struct settings *ret)
+/* --set NAME=VALUE, and the job as they override it. Returns 0 or an exit status plus one. */
+static int read_set(const struct command *command, const struct job *job, struct overrides *overrides, struct job *ret)
 {
-    struct settings combined = settings_copy(&job->settings);
-    const char *refusal;
-    int r = 0;
+    AUTO_TEXT error = NULL;
 
-    for (size_t i = 0; i < command->set_count && r == 0; i++) {
+    for (size_t i = 0; i < command->set_count; i++) {
         const char *equals = strchr(command->set[i], '=');
         AUTO_TEXT name = strndup(command->set[i], equals != NULL ? (size_t)(equals - command->set[i]) : 0);
-        AUTO_TEXT error = NULL;
 
-        if (equals == NULL || equals == command->set[i])
-            r = usage(command, "--set %s is not of the form NAME=VALUE", command->set[i]) + 1;
-        else if (settings_set(ret, job->kind->settings, name, equals + 1, &error) < 0)
-            r = usage(command, "--set %s: %s", command->set[i], error) + 1;
-        else
-            settings_set(&combined, job->kind->settings, name, equals + 1, NULL);
+        if (name[0] == '\0')
+            return usage(command, "--set %s is not of the form NAME=VALUE", command->set[i]) + 1;
+        if (job_override(overrides, job, name, equals + 1, &error) < 0)
+            return usage(command, "--set %s: %s", command->set[i], error) + 1;
     }
-    refusal = r == 0 ? job->kind->refuse(&combined) : NULL;
-    settings_free(&combined);
-    return refusal != NULL ? usage(command, "--set: %s", refusal) + 1 : r;
+    return job_overridden(job, overrides, ret, &error) < 0 ? usage(command, "--set: %s", error) + 1 : 0;
 }
 
 static int do_run_once(const struct command *command, const struct configuration *configuration)
 {
     struct progress progress = progress_begin();
-    struct request request = {.due = MOMENT_NONE, .only = command->only, .dry_run = command->dry_run};
+    struct overrides overrides = {0};
+    struct request request = {.due = MOMENT_NONE, .only = command->only, .set = &overrides, .dry_run = command->dry_run};
     const struct job *job;
+    struct job overridden = {0};
     int r = find_job(command, configuration, &job);
 
     if (r == 0)
         r = read_moment(command, "--due", command->due, &request.due);
     if (r == 0)
-        r = read_set(command, job, &request.set);
+        r = read_set(command, job, &overrides, &overridden);
     if (r == 0) {
         child_catch_signals();
-        if (job->max_runtime > 0)
-            alarm((unsigned)((job->max_runtime + USEC_PER_SEC - 1) / USEC_PER_SEC));
-        r = run_once(configuration, job, &request, &progress.reporter) + 1;
+        if (overridden.max_runtime > 0)
+            alarm((unsigned)((overridden.max_runtime + USEC_PER_SEC - 1) / USEC_PER_SEC));
+        r = run_once(configuration, &overridden, &request, &progress.reporter) + 1;
         progress_clear();
     }
-    settings_free(&request.set);
+    job_overridden_clear(&overridden);
+    overrides_clear(&overrides);
     return r - 1;
 }
 

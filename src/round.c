@@ -192,6 +192,17 @@ static int stop(struct round *round, const char *state, const char *error)
     return error != NULL ? STATUS_FAILED : STATUS_INTERRUPTED;
 }
 
+/* Keys of --only that are in none of the run's counts: there is no such row, or it is not one to change. */
+static void show_unmatched(const struct round *round, const struct ledger_run *run)
+{
+    int64_t count = -run->rows_done - run->rows_skipped - run->leftovers;
+
+    for (size_t i = 0; round->task->only != NULL && round->task->only[i] != NULL; i++)
+        count++;
+    if (count > 0)
+        log_say(LOG_WARNING, "%lld of the keys named are no row to change", (long long)count);
+}
+
 static int finish(struct round *round)
 {
     struct books *books = round->books;
@@ -215,6 +226,7 @@ static int finish(struct round *round)
     };
     books->reporter->report(books->reporter, &record);
     log_say(LOG_INFO, "took %.1f s", (double)(moment_monotonic() - round->began) / (double)USEC_PER_SEC);
+    show_unmatched(round, &run);
     r = round_outcome(books, &run, "");
     ledger_run_free(&run);
     return r;

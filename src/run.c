@@ -104,7 +104,7 @@ static int settle_owed(struct books *books, usec_t until, usec_t on_time)
     next.at = books->row.settled_through;
     while (status != STATUS_FAILED && status != STATUS_INTERRUPTED && schedule_next(books->job->schedule, next.at, &next) == 0 &&
            next.at <= until) {
-        struct task task = task_of_job(books->configuration, books->job, NULL, NULL);
+        struct task task = task_of_job(books->configuration, books->job, NULL);
 
         if (child_stop) {
             task_free(&task);
@@ -313,16 +313,8 @@ static int retry_now(struct books *books, const struct ledger_run *run)
 
 static int extra_run(struct books *books, const struct request *request, const char *asked)
 {
-    struct settings combined = settings_copy(&books->job->settings);
-    struct task task;
+    struct task task = task_of_job(books->configuration, books->job, request->only);
 
-    for (size_t i = 0; i < request->set.count; i++) {
-        AUTO_TEXT value = setting_print(&request->set.list[i]);
-
-        settings_set(&combined, books->job->kind->settings, request->set.list[i].spec->name, value, NULL);
-    }
-    task = task_of_job(books->configuration, books->job, &combined, request->only);
-    settings_free(&combined);
     if (request->dry_run) {
         log_say(LOG_NOTICE, "dry run: would make an extra run");
         return round_preview(books, &task);
@@ -374,7 +366,7 @@ static int settle_due(struct books *books, const struct request *request)
     }
     if (r != -ENOENT)
         return books_failed(books, r, "looking for unfinished runs"), STATUS_FAILED;
-    task = task_of_job(books->configuration, books->job, NULL, NULL);
+    task = task_of_job(books->configuration, books->job, NULL);
     if (request->dry_run) {
         log_say(LOG_NOTICE, "dry run: would settle the occurrence %s", due);
         return round_preview(books, &task);
@@ -447,7 +439,7 @@ static int owed_runs(struct books *books, const struct request *request)
         log_say(LOG_NOTICE, "dry run: would settle %lld owed occurrences, %s to %s (catch_up = \"%s\")", (long long)owed.count,
                 moment_format(owed.first, first), moment_format(owed.last, last),
                 books->job->catch_up == CATCH_UP_ALL ? "all" : "latest");
-        task = task_of_job(books->configuration, books->job, NULL, NULL);
+        task = task_of_job(books->configuration, books->job, NULL);
         return round_preview(books, &task);
     }
     if (owed.count == 0 || books->job->catch_up == CATCH_UP_NONE)
@@ -460,7 +452,7 @@ static int owed_runs(struct books *books, const struct request *request)
 
 static int first_that_applies(struct books *books, const struct request *request)
 {
-    AUTO_TEXT asked = frozen_request(request->only, &request->set);
+    AUTO_TEXT asked = frozen_request(request->only, request->set);
     int status;
 
     if (request->due != MOMENT_NONE)

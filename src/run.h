@@ -30,7 +30,7 @@ int run_settle(const void *errand, struct reporter *);
 struct request {
     usec_t due;               /* --due, or MOMENT_NONE */
     const char *const *only;  /* --only, NULL-terminated; NULL: all rows */
-    struct settings set;      /* --set: what overrides the job's settings; empty: nothing */
+    const struct overrides *set; /* --set: what the job given with this request was overridden with */
     bool dry_run;
 };
 
