@@ -100,12 +100,10 @@ static int examine_timeouts(struct db *db, const struct job *job, struct problem
     duration_format(deadlock_timeout, deadlock);
     duration_format(job->lock_timeout, lock);
     duration_format(deadlock_timeout / 2, half);
-    remedy = mem_print("lock_timeout = \"100ms\"; for the job (at most %s), or a longer deadlock_timeout on the server",
-                       half);
+    remedy = mem_print("lock_timeout = \"%s\"; for the job, or a longer deadlock_timeout on the server", half);
     problems_add(problems, false, remedy,
                  "job %s: its lock_timeout of %s is not well below the server's deadlock_timeout of %s: in a deadlock "
-                 "the shop's "
-                 "own transaction could be the one that fails",
+                 "the shop's own transaction could be the one that fails",
                  job->name, lock, deadlock);
     return 0;
 }
