@@ -74,7 +74,7 @@ static int parts(struct db *db, const struct task *task, const char *const *valu
     return 0;
 }
 
-static int split(struct db *db, struct task *task, int lanes, struct ledger_range **ret, size_t *ret_count, int64_t *ret_rows)
+static int split(struct db *db, struct task *task, int lanes, struct ledger_range **ret, size_t *ret_count)
 {
     AUTO_TEXT edge_sql = cancel_edge_sql(task);
     AUTO_TEXT count_sql = cancel_count_sql(task);
@@ -99,10 +99,10 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
     r = db_query(db, count_sql, only != NULL ? 3 : 2, values, &rows);
     if (r < 0)
         return r;
-    *ret_rows = rows_integer(rows, 0, 0);
+    task->rows = rows_integer(rows, 0, 0);
     ranges = mem_alloc((size_t)lanes * sizeof(*ranges));
-    if (*ret_rows >= FEW_ORDERS && only == NULL)
-        r = parts(db, task, values, 2, *ret_rows, (size_t)lanes, ranges, &count);
+    if (task->rows >= FEW_ORDERS && only == NULL)
+        r = parts(db, task, values, 2, task->rows, (size_t)lanes, ranges, &count);
     ranges[count] = (struct ledger_range){.from = count > 0 ? mem_copy(ranges[count - 1].to) : NULL, .to = mem_copy(values[0])};
     if (r < 0) {
         ledger_ranges_free(ranges, count + 1);

@@ -151,6 +151,8 @@ char *frozen_write(const struct task *task, const char *request)
     }
     add_name(&json, "started");
     buf_print(&json, "%lld", (long long)task->started);
+    add_name(&json, "rows");
+    buf_print(&json, "%lld", (long long)task->rows);
     add_name(&json, "key");
     buf_add(&json, "{");
     add_name(&json, "type");
@@ -232,6 +234,8 @@ static int take_path(struct task *task, const struct path *path, char **ret_erro
         task->only = copy_words(path->words);
     else if (strcmp(path->name, "started") == 0)
         task->started = strtoll(path->words[0], NULL, 10);
+    else if (strcmp(path->name, "rows") == 0)
+        task->rows = strtoll(path->words[0], NULL, 10);
     else if (strcmp(path->name, "key.type") == 0)
         task->key.type = mem_copy(path->words[0]);
     else if (strcmp(path->name, "key.collation") == 0)

@@ -21,7 +21,6 @@ struct round {
     int64_t id;
     int attempt;
     usec_t due, began;
-    int64_t rows_total;
     struct work work;
 };
 
@@ -32,7 +31,7 @@ static void report(struct round *round, enum record_type type, enum run_state st
         .state = state,
         .run = round->id,
         .due = round->due,
-        .rows_total = round->rows_total,
+        .rows_total = round->task->rows,
         .batch_time = round->work.last_batch_time,
     };
 
@@ -439,7 +438,7 @@ static int make(struct round *round)
 int round_start(struct books *books, struct task *task, const struct round_start *start)
 {
     const struct engine *engine = task->kind->engine;
-    struct round round = {.books = books, .task = task, .due = start->due, .attempt = 1, .rows_total = -1};
+    struct round round = {.books = books, .task = task, .due = start->due, .attempt = 1};
     struct ledger_start row = {
         .job = books->row.id,
         .due = start->due,
@@ -454,7 +453,7 @@ int round_start(struct books *books, struct task *task, const struct round_start
     r = verify_task(books, task, &task->key);
     if (r == 0)
         r = verify_keys(books, task);
-    if (r == 0 && (r = engine->split(books->db, task, books->job->lanes, &ranges, &row.range_count, &round.rows_total)) < 0)
+    if (r == 0 && (r = engine->split(books->db, task, books->job->lanes, &ranges, &row.range_count)) < 0)
         books_failed(books, r, "splitting the work into lanes");
     if (r == 0) {
         params = frozen_write(task, start->request);
@@ -480,7 +479,7 @@ int round_resume(struct books *books, const struct ledger_run *run)
 {
     struct task task = {0};
     struct key_type key = {0};
-    struct round round = {.books = books, .task = &task, .id = run->id, .due = run->due, .rows_total = -1};
+    struct round round = {.books = books, .task = &task, .id = run->id, .due = run->due};
     int status = STATUS_FAILED, r;
 
     log_about(books->job->name, run->due, run->id);

@@ -32,6 +32,11 @@ static int worse(int a, int b)
     return STATUS_DONE;
 }
 
+static usec_t earlier(usec_t a, usec_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Sleeps; a signal ends it early. */
 static void rest(usec_t duration)
 {
@@ -240,7 +245,7 @@ static int settle_books(struct books *books, const struct errand *errand)
         /* A timer of a host whose clock is a little ahead: the database's clock must have come there, too. */
         while (errand->due != MOMENT_NONE && books_now(books) < errand->due && !child_stop)
             rest(errand->due - books_now(books));
-        status = worse(status, settle_owed(books, books_now(books), errand->due));
+        status = worse(status, settle_owed(books, earlier(books_now(books), errand->until), errand->due));
     }
     return close_errand(books) < 0 ? STATUS_FAILED : status;
 }

@@ -17,6 +17,7 @@ struct errand {
     const struct configuration *configuration;
     const struct job *job;
     usec_t due;  /* the occurrence that the timer fired for; MOMENT_NONE at start-up, reload and retries of old ones */
+    usec_t until; /* what is owed ends here: later occurrences have not fired yet (jitter), and have a child of their own */
     bool apply;  /* the first child since start-up or reload: an edited schedule, zone or enabled takes effect */
 };
 

@@ -20,6 +20,7 @@ struct task {
     char **only;              /* keys, NULL-terminated; NULL: all rows */
     struct key_type key;      /* of the rows that are walked */
     usec_t started;           /* by the database's clock; ages are judged against it */
+    int64_t rows;             /* how many there were about then: an estimate, for progress */
 };
 
 struct lane;
@@ -68,10 +69,10 @@ struct engine {
     bool nested_loops;
 
     /*
-     * Splits what there is to do into at most `lanes` key ranges, sets task->started and an estimate of the rows. Synchronous,
-     * outside of any run. Returns 0, or as db_query().
+     * Splits what there is to do into at most `lanes` key ranges, and sets task->started and task->rows. Synchronous, outside
+     * of any run. Returns 0, or as db_query().
      */
-    int (*split)(struct db *, struct task *, int lanes, struct ledger_range **ret, size_t *ret_count, int64_t *ret_rows);
+    int (*split)(struct db *, struct task *, int lanes, struct ledger_range **ret, size_t *ret_count);
 
     /* Prepares a lane's statements on its fresh session, and sets lane->state. Returns 0, or as db_query(). */
     int (*prepare)(struct work *, struct lane *);

@@ -91,6 +91,7 @@ bool worker_send(struct worker *worker, const struct configuration *configuratio
         .job = worker->job,
         .apply = worker->agenda.apply,
         .due = agenda_send(&worker->agenda),
+        .until = worker->agenda.seen,
     };
     int pipe;
     pid_t pid = child_start(run_settle, &errand, &pipe);
