@@ -37,7 +37,7 @@ struct bulk_lane {
 
 /* ---- Splitting ---- */
 
-static int read_extent(struct db *db, struct task *task, const struct change *change, char **ret_last, int64_t *ret_rows)
+static int read_extent(struct db *db, struct task *task, const struct change *change, char **ret_last)
 {
     AUTO_ROWS rows = NULL;
     AUTO_BUF sql = {0}, table = {0};
@@ -56,7 +56,7 @@ static int read_extent(struct db *db, struct task *task, const struct change *ch
     if (r < 0)
         return r;
     task->started = rows_integer(rows, 0, 0);
-    *ret_rows = rows_integer(rows, 0, 1);
+    task->rows = rows_integer(rows, 0, 1);
     *ret_last = mem_copy(rows_text(rows, 0, 2));
     return 0;
 }
@@ -79,16 +79,16 @@ static int sample(struct db *db, const struct task *task, const struct change *c
     return db_query(db, sql.text, 2, (const char *[]){shares.text, last}, ret);
 }
 
-static int split(struct db *db, struct task *task, int lanes, struct ledger_range **ret, size_t *ret_count, int64_t *ret_rows)
+static int split(struct db *db, struct task *task, int lanes, struct ledger_range **ret, size_t *ret_count)
 {
     struct change change = bulk_change(task, 0);
     AUTO_ROWS parts = NULL;
     AUTO_TEXT last = NULL;
     size_t count = 0, inner = 0;
-    int r = read_extent(db, task, &change, &last, ret_rows);
+    int r = read_extent(db, task, &change, &last);
 
-    if (r == 0 && last != NULL && lanes > 1 && *ret_rows >= FEW_ROWS && task->only == NULL)
-        r = sample(db, task, &change, last, *ret_rows, lanes, &parts);
+    if (r == 0 && last != NULL && lanes > 1 && task->rows >= FEW_ROWS && task->only == NULL)
+        r = sample(db, task, &change, last, task->rows, lanes, &parts);
     bulk_change_free(&change);
     if (r < 0)
         return r;
@@ -101,8 +101,8 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
         };
     *ret_count = count;
     if (task->only != NULL)
-        for (*ret_rows = 0; task->only[*ret_rows] != NULL;)
-            (*ret_rows)++;
+        for (task->rows = 0; task->only[task->rows] != NULL;)
+            task->rows++;
     return 0;
 }
 
@@ -367,7 +367,7 @@ static int retry(struct work *work, struct db *db, const struct ledger_leftover 
     snprintf(run_attempt, sizeof(run_attempt), "%d", leftover->run_attempt);
     snprintf(lane, sizeof(lane), "%d", leftover->lane);
     sql = bulk_retry_sql(work->task, &change, work->ledger);
-    for (size_t i = 0; i < change.value_count; i++)
+    for (size_t i = 0; i < change.value_count - (change.only != 0); i++) /* its own key says which row: not --only's */
         values[count++] = change.values[i];
     r = db_query(db, sql, count, values, &rows);
     bulk_change_free(&change);
