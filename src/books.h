@@ -32,6 +32,12 @@ struct books {
 int books_open(struct books *, bool skew_matters);
 void books_close(struct books *);
 
+/*
+ * Compares the clocks (again, after a long wait), and sets books->behind. Returns 0, or a negative errno (logged): with
+ * `skew_matters` also when they disagree by more than max_clock_skew.
+ */
+int books_clocks(struct books *, bool skew_matters);
+
 /* The job's row in the ledger: made when there is none; read again. Returns 0 or a negative errno (logged). */
 int books_see(struct books *);
 

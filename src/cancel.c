@@ -100,6 +100,10 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
     if (r < 0)
         return r;
     task->rows = rows_integer(rows, 0, 0);
+    if (task->rows == 0) { /* most rounds of a shop: nothing to do, and no lane to open */
+        *ret_count = 0;
+        return 0;
+    }
     ranges = mem_alloc((size_t)lanes * sizeof(*ranges));
     if (task->rows >= FEW_ORDERS && only == NULL)
         r = parts(db, task, values, 2, task->rows, (size_t)lanes, ranges, &count);

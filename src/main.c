@@ -123,6 +123,14 @@ static void append(const char ***list, size_t *count, const char *text)
     (*list)[*count] = NULL;
 }
 
+static bool has(const char *const *list, size_t count, const char *text)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(list[i], text) == 0)
+            return true;
+    return false;
+}
+
 static void note(struct command *command, int option)
 {
     for (size_t i = 0; i < command->seen_count; i++)
@@ -157,7 +165,8 @@ static void take_option(struct command *command, int option)
         command->from = optarg;
         break;
     case OPT_ONLY:
-        append(&command->only, &command->only_count, optarg);
+        if (!has(command->only, command->only_count, optarg))
+            append(&command->only, &command->only_count, optarg);
         break;
     case OPT_SET:
         append(&command->set, &command->set_count, optarg);

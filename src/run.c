@@ -133,15 +133,15 @@ static int lock_or_stand_by(struct books *books)
     struct record record = {.type = RECORD_STANDBY};
     int r = books_lock(books);
 
-    if (r == 0) {
-        log_say(LOG_INFO, "another process has the job's lock; standing by");
-        books->reporter->report(books->reporter, &record);
-    }
+    if (r != 0)
+        return r < 0 ? r : 0;
+    log_say(LOG_INFO, "another process has the job's lock; standing by");
+    books->reporter->report(books->reporter, &record);
     while (r == 0 && !child_stop) {
         rest(STANDBY_POLL);
         r = books_lock(books);
     }
-    return r == 0 ? -EINTR : r < 0 ? r : 0;
+    return r == 0 ? -EINTR : r < 0 ? r : books_clocks(books, true);
 }
 
 static int agree(struct books *books, bool apply)
@@ -247,6 +247,8 @@ static int settle_books(struct books *books, const struct errand *errand)
             rest(errand->due - books_now(books));
         status = worse(status, settle_owed(books, earlier(books_now(books), errand->until), errand->due));
     }
+    if (status != STATUS_DONE && status != STATUS_LEFT_OVER)
+        return status;
     return close_errand(books) < 0 ? STATUS_FAILED : status;
 }
 
@@ -301,10 +303,12 @@ static int resume(struct books *books, const struct ledger_run *run)
 static int retry_now(struct books *books, const struct ledger_run *run)
 {
     struct ledger_run after = {0};
+    char text[MOMENT_TEXT_MAX];
     int status;
 
-    log_say(LOG_NOTICE, "run %lld has %lld rows left over: retrying them, and nothing else", (long long)run->id,
-            (long long)run->leftovers);
+    log_say(LOG_NOTICE, "run %lld (%s) has %lld rows left over: retrying them, and nothing else (roundsman --abandon %s -n %lld "
+                        "gives them up)",
+            (long long)run->id, due_text(run, text), (long long)run->leftovers, books->job->name, (long long)run->id);
     status = round_retry(books, run->id);
     if (status != STATUS_DONE)
         return status;
@@ -424,6 +428,7 @@ static int earlier_run(struct books *books, const struct request *request, const
 static int owed_runs(struct books *books, const struct request *request)
 {
     struct owed owed;
+    int status;
     char first[MOMENT_TEXT_MAX], last[MOMENT_TEXT_MAX];
     struct task task;
 
@@ -452,7 +457,32 @@ static int owed_runs(struct books *books, const struct request *request)
     log_say(LOG_NOTICE, "settling %lld owed occurrences, %s to %s (catch_up = \"%s\")", (long long)owed.count,
             moment_format(owed.first, first), moment_format(owed.last, last),
             books->job->catch_up == CATCH_UP_ALL ? "all" : "latest");
+    status = round_retry(books, 0);
+    if (status != STATUS_DONE)
+        return status;
     return settle_owed(books, books_now(books), MOMENT_NONE);
+}
+
+/*
+ * A scheduled run that left rows over: the command that made it is typed again, and means those rows, not one more round for
+ * all others. -ENOENT: there is none.
+ */
+static int left_over_run(struct books *books, const struct request *request)
+{
+    struct ledger_run run = {0};
+    int status = STATUS_DONE, r = ledger_first_partial(&books->ledger, books->row.id, &run);
+
+    if (r == -ENOENT)
+        return r;
+    if (r < 0)
+        return books_failed(books, r, "looking for runs with leftovers"), STATUS_FAILED;
+    if (request->dry_run)
+        log_say(LOG_NOTICE, "dry run: would retry the %lld rows that run %lld left over, and nothing else",
+                (long long)run.leftovers, (long long)run.id);
+    else
+        status = retry_now(books, &run);
+    ledger_run_free(&run);
+    return status;
 }
 
 static int first_that_applies(struct books *books, const struct request *request)
@@ -463,11 +493,12 @@ static int first_that_applies(struct books *books, const struct request *request
     if (request->due != MOMENT_NONE)
         return settle_due(books, request);
     status = earlier_run(books, request, asked);
-    if (status != -ENOENT)
-        return status;
-    if (!request->dry_run && (status = round_retry(books, 0)) != STATUS_DONE)
-        return status;
-    status = asked == NULL ? owed_runs(books, request) : -ENOENT;
+    if (status == -ENOENT && asked == NULL)
+        status = owed_runs(books, request);
+    if (status == -ENOENT && asked == NULL)
+        status = left_over_run(books, request);
+    if (status == -ENOENT && asked != NULL && !request->dry_run && (status = round_retry(books, 0)) == STATUS_DONE)
+        status = -ENOENT;
     return status != -ENOENT ? status : extra_run(books, request, asked);
 }
 
