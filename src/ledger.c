@@ -232,6 +232,22 @@ int ledger_manual_to_close(const struct ledger *ledger, int job, const char *req
     return 0;
 }
 
+int ledger_first_partial(const struct ledger *ledger, int job, struct ledger_run *ret)
+{
+    AUTO_ROWS rows = NULL;
+    int r = ASK(ledger, &rows,
+                "SELECT " RUN_COLUMNS " FROM ledger.run r WHERE r.job_id = $1::integer AND r.state = 'partial'"
+                " ORDER BY r.due NULLS LAST, r.id LIMIT 1",
+                NUMBER(job));
+
+    if (r < 0)
+        return r;
+    if (rows_count(rows) == 0)
+        return -ENOENT;
+    read_run(rows, ret);
+    return 0;
+}
+
 int ledger_only_open(const struct ledger *ledger, int job, struct ledger_run *ret)
 {
     AUTO_ROWS rows = NULL;
@@ -502,7 +518,7 @@ void ledger_leftovers_free(struct ledger_leftover *list, size_t count)
     free(list);
 }
 
-int ledger_leftovers(const struct ledger *ledger, int job, int64_t run, bool only_due, int most,
+int ledger_leftovers(const struct ledger *ledger, int job, int64_t run, const char *after, int most,
                      struct ledger_leftover **ret, size_t *ret_count)
 {
     AUTO_ROWS rows = NULL;
@@ -510,10 +526,10 @@ int ledger_leftovers(const struct ledger *ledger, int job, int64_t run, bool onl
                 "SELECT o.run_id, o.lane, o.key, o.reason, o.error, o.sqlstate, o.attempts, r.attempt"
                 " FROM ledger.leftover o JOIN ledger.run r ON r.id = o.run_id"
                 " WHERE CASE WHEN $2::bigint = 0 THEN r.job_id = $1::integer AND r.state = 'partial'"
-                " ELSE r.id = $2::bigint END"
-                " AND (NOT $3::boolean OR o.next_attempt <= clock_timestamp())"
-                " ORDER BY o.run_id, o.next_attempt, o.key LIMIT $4::integer",
-                NUMBER(job), NUMBER(run), only_due ? "t" : "f", NUMBER(most));
+                " AND o.next_attempt <= clock_timestamp()"
+                " ELSE r.id = $2::bigint AND ($3::text IS NULL OR o.key > $3::text) END"
+                " ORDER BY o.run_id, CASE WHEN $2::bigint = 0 THEN o.next_attempt END, o.key LIMIT $4::integer",
+                NUMBER(job), NUMBER(run), after, NUMBER(most));
 
     if (r < 0)
         return r;

@@ -77,6 +77,8 @@ void ledger_run_free(struct ledger_run *);
 int ledger_unfinished(const struct ledger *, int job, bool manual_too, const char *request, struct ledger_run *ret);
 /* The first manual run of this request that was finished and not reported, or else the last one when it has leftovers. */
 int ledger_manual_to_close(const struct ledger *, int job, const char *request, struct ledger_run *ret);
+/* The oldest run with leftovers whose lanes are all at their ends. */
+int ledger_first_partial(const struct ledger *, int job, struct ledger_run *ret);
 /* The one unfinished run, or else the one with leftovers; -EEXIST when there are several. */
 int ledger_only_open(const struct ledger *, int job, struct ledger_run *ret);
 int ledger_find_run(const struct ledger *, int64_t id, int *ret_job, struct ledger_run *ret);
@@ -143,11 +145,11 @@ struct ledger_leftover {
 void ledger_leftovers_free(struct ledger_leftover *, size_t count);
 
 /*
- * At most `most` leftovers of the run (0: of all partial runs of the job) after `after_key`, in key order; `only_due`:
- * those whose next attempt is due.
+ * At most `most` leftovers: of the run, in the order of their keys' text after `after` (NULL: from the first); or (run 0)
+ * of all partial runs of the job, those whose next attempt is due, the longest due first.
  */
-int ledger_leftovers(const struct ledger *, int job, int64_t run, bool only_due, int most, struct ledger_leftover **ret,
-                     size_t *ret_count);
+int ledger_leftovers(const struct ledger *, int job, int64_t run, const char *after, int most,
+                     struct ledger_leftover **ret, size_t *ret_count);
 
 /* One more attempt failed: the next one after `delay`, doubled for each attempt, at most LEDGER_MOST_DELAY. */
 #define LEDGER_MOST_DELAY (5 * USEC_PER_MINUTE)

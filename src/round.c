@@ -77,7 +77,7 @@ static int verify_task(struct books *books, struct task *task, struct key_type *
     return r < 0 ? books_failed(books, r, "reading the key's type") : 0;
 }
 
-/* Each key of --only must be one: the server casts it. */
+/* Each key of --only must be one: the server casts it. -EDOM: one is not (logged). */
 static int verify_keys(struct books *books, const struct task *task)
 {
     AUTO_TEXT sql = mem_print("SELECT $1::%s", task->key.type);
@@ -87,7 +87,7 @@ static int verify_keys(struct books *books, const struct task *task)
 
         if (r == -EBADMSG) {
             log_say(LOG_ERR, "--only %s: %s", task->only[i], db_error(books->db)->message);
-            return -EINVAL;
+            return -EDOM;
         }
         if (r < 0)
             return books_failed(books, r, "reading the keys of --only");
@@ -132,7 +132,7 @@ static void show_leftovers(struct books *books, const struct ledger_run *run)
     struct ledger_leftover *list = NULL;
     size_t count = 0;
 
-    if (ledger_leftovers(&books->ledger, books->row.id, run->id, false, SHOWN_LEFTOVERS, &list, &count) < 0)
+    if (ledger_leftovers(&books->ledger, books->row.id, run->id, NULL, SHOWN_LEFTOVERS, &list, &count) < 0)
         return;
     for (size_t i = 0; i < count; i++) {
         AUTO_TEXT line = mem_print("left over: key %s, %s: %s (SQLSTATE %s)", list[i].key, list[i].reason,
@@ -320,14 +320,15 @@ static int retry_run(struct books *books, const struct ledger_leftover *list, si
     return 0;
 }
 
-int round_retry(struct books *books, int64_t run)
+/* One page of leftovers. Returns how many there were, and in `*after` the last one's key. */
+static int retry_page(struct books *books, int64_t run, char **after)
 {
     struct ledger_leftover *list = NULL;
     size_t count = 0;
-    int r = ledger_leftovers(&books->ledger, books->row.id, run, run == 0, RETRY_PAGE, &list, &count);
+    int r = ledger_leftovers(&books->ledger, books->row.id, run, *after, RETRY_PAGE, &list, &count);
 
     if (r < 0)
-        return books_failed(books, r, "reading the leftovers"), STATUS_FAILED;
+        return books_failed(books, r, "reading the leftovers");
     for (size_t first = 0, end; first < count && r == 0; first = end) {
         for (end = first + 1; end < count && list[end].run == list[first].run;)
             end++;
@@ -336,8 +337,22 @@ int round_retry(struct books *books, int64_t run)
         r = retry_run(books, list + first, end - first);
         log_about(books->job->name, MOMENT_NONE, 0);
     }
+    free(*after);
+    *after = count > 0 ? mem_copy(list[count - 1].key) : NULL;
     ledger_leftovers_free(list, count);
-    return r == 0 ? STATUS_DONE : r == -EINTR ? STATUS_INTERRUPTED : STATUS_FAILED;
+    return r < 0 ? r : (int)count;
+}
+
+int round_retry(struct books *books, int64_t run)
+{
+    AUTO_TEXT after = NULL;
+    int r;
+
+    /* What is due again soon after it was put off waits for the next call: this one comes to an end. */
+    do
+        r = retry_page(books, run, &after);
+    while (r == RETRY_PAGE && run != 0);
+    return r >= 0 ? STATUS_DONE : r == -EINTR ? STATUS_INTERRUPTED : STATUS_FAILED;
 }
 
 /* Rows that were locked or failed are tried once more at the end of their run: most locks are gone by then. */
@@ -346,7 +361,7 @@ static int retry_own(struct round *round)
     struct books *books = round->books;
     struct ledger_leftover *list = NULL;
     size_t count = 0;
-    int r = ledger_leftovers(&books->ledger, books->row.id, round->id, false, RETRY_PAGE, &list, &count);
+    int r = ledger_leftovers(&books->ledger, books->row.id, round->id, NULL, RETRY_PAGE, &list, &count);
 
     if (r < 0)
         return books_failed(books, r, "reading the leftovers");
@@ -409,7 +424,14 @@ static int drive(struct round *round)
     r = retry_own(round);
     if (r == -EINTR)
         return stop(round, "interrupted", NULL);
-    return r < 0 ? STATUS_FAILED : finish(round);
+    if (r < 0) { /* logged; a lost connection leaves the ledger as it is */
+        AUTO_TEXT error = mem_copy(db_error(books->db)->message);
+
+        ledger_stop_run(&books->ledger, round->id, round->attempt, "failed", error);
+        report(round, RECORD_ENDED, RUN_FAILED);
+        return STATUS_FAILED;
+    }
+    return finish(round);
 }
 
 static int make(struct round *round)
@@ -469,8 +491,8 @@ int round_start(struct books *books, struct task *task, const struct round_start
     ledger_ranges_free(ranges, row.range_count);
     if (r == 0)
         status = make(&round);
-    else if (r == -EEXIST)
-        status = STATUS_DONE;
+    else if (r == -EEXIST || r == -EDOM)
+        status = r == -EDOM ? STATUS_USAGE : STATUS_DONE;
     task_free(task);
     return status;
 }
@@ -528,5 +550,5 @@ int round_preview(struct books *books, struct task *task)
     free(preview.keys);
     free(preview.by);
     task_free(task);
-    return r == 0 ? STATUS_DONE : STATUS_FAILED;
+    return r == 0 ? STATUS_DONE : r == -EDOM ? STATUS_USAGE : STATUS_FAILED;
 }
