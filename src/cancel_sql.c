@@ -400,6 +400,10 @@ char *cancel_leave_sql(const struct task *task, const char *ledger)
 {
     struct buf sql = {0};
 
+    /* The lane's row is held, as in every write of a lane: whoever takes the run up waits until this is committed. */
+    ledger_sql(&sql, ledger,
+               "WITH gate AS MATERIALIZED (SELECT 1 FROM ledger.lane WHERE run_id = $3::bigint AND lane = $4::integer"
+               " AND attempt = $5::integer FOR NO KEY UPDATE) ");
     ledger_add_leave(&sql, ledger);
     buf_add(&sql, "SELECT $3::bigint, $2::text, $4::integer, $8::text, $10::text, $9::text,"
                   " clock_timestamp() + $7::bigint * interval '1 microsecond' FROM ");
@@ -409,7 +413,7 @@ char *cancel_leave_sql(const struct task *task, const char *ledger)
     buf_print(&sql, " = $1::%s AND ", task->key.type);
     add_candidate(&sql, task, 6);
     ledger_sql(&sql, ledger,
-               " AND EXISTS (SELECT 1 FROM ledger.run WHERE id = $3::bigint AND attempt = $5::integer AND state = 'running')"
+               " AND EXISTS (SELECT 1 FROM gate)"
                " AND NOT EXISTS (SELECT 1 FROM ledger.leftover o JOIN ledger.run r ON r.id = o.run_id"
                " WHERE r.job_id = $11::integer AND r.state <> 'abandoned' AND o.key = $2::text)"
                " ON CONFLICT DO NOTHING RETURNING 1");
