@@ -319,6 +319,8 @@ static int collect(struct db *db, size_t count, struct rows **rets)
 
         if (result == NULL && PQstatus(db->conn) == CONNECTION_BAD)
             return connection_lost(db);
+        if (result == NULL) /* between two results */
+            continue;
         status = PQresultStatus(result);
         if (status == PGRES_FATAL_ERROR) /* a commit that failed: deferred constraints, 40001 */
             failure = refused(db, result);
