@@ -8,8 +8,6 @@
 #include "log.h"
 #include "migration.h"
 
-#define CONTROL_LOCK_TIMEOUT (10 * USEC_PER_SEC) /* for rows of the ledger, which nobody holds for longer than a batch */
-
 int books_failed(const struct books *books, int error, const char *doing)
 {
     if (error == -ESTALE)
@@ -89,7 +87,7 @@ int books_open(struct books *books, bool skew_matters)
     struct db_options options = {
         .conninfo = books->configuration->conninfo,
         .purpose = books->job != NULL ? books->job->name : "",
-        .lock_timeout = CONTROL_LOCK_TIMEOUT,
+        .lock_timeout = BOOKS_LOCK_TIMEOUT,
         .stop = &child_stop,
     };
     char *error = NULL;

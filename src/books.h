@@ -12,6 +12,8 @@
 #include "frozen.h"
 #include "ledger.h"
 
+#define BOOKS_LOCK_TIMEOUT (10 * USEC_PER_SEC) /* for rows of the ledger, which nobody holds for longer than a batch */
+
 struct books {
     const struct configuration *configuration;
     const struct job *job; /* NULL: --abandon of a job that is no longer configured */

@@ -344,6 +344,9 @@ static void take_error(struct work *work, struct lane *lane, int index, enum pie
     const struct db_error *error = db_error(lane->db);
     enum failure failure = work_failure(error->sqlstate);
 
+    /* Functions and triggers of the application raise what they like: whatever ails us all, the lock and the ledger meet. */
+    if (failure == FAILURE_RUN && (piece == CALL || piece == CHANGE))
+        failure = FAILURE_ROW;
     if (failure == FAILURE_FENCED) {
         work->end = WORK_FENCED;
     } else if (failure == FAILURE_RUN || piece == PAGE || piece == MOVE || piece == LEAVE) {

@@ -2,6 +2,7 @@
 #include "round.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -177,6 +178,7 @@ int round_outcome(struct books *books, const struct ledger_run *run, const char 
 /* The attempt ended before the run did. */
 static int stop(struct round *round, const char *state, const char *error)
 {
+    char text[MOMENT_TEXT_MAX];
     int r;
 
     if (error != NULL)
@@ -186,7 +188,10 @@ static int stop(struct round *round, const char *state, const char *error)
         log_say(LOG_WARNING, "the ledger does not know that the run is %s: %s", state,
                 r == -ESTALE ? "another process has taken it up" : db_error(round->books->db)->message);
     report(round, RECORD_ENDED, error != NULL ? RUN_FAILED : RUN_INTERRUPTED);
-    if (error == NULL)
+    if (error == NULL && child_stop == SIGALRM)
+        log_say(LOG_NOTICE, "max_runtime (%s) is over: interrupted; the next run resumes it",
+                duration_format(round->books->job->max_runtime, text));
+    else if (error == NULL)
         log_say(LOG_NOTICE, "interrupted; the next run resumes it");
     return error != NULL ? STATUS_FAILED : STATUS_INTERRUPTED;
 }
@@ -262,8 +267,9 @@ static int retry_one(struct books *books, struct work *work, const struct ledger
     error = db_error(books->db);
     message = mem_copy(locked ? "another session holds a lock on the row" : error->message);
     memcpy(sqlstate, locked ? "55P03" : error->sqlstate, sizeof(sqlstate));
+    /* What ails more than this row, the statement that puts it off meets, too: nothing else waits for one row's sake. */
     failure = work_failure(sqlstate);
-    if (failure == FAILURE_FENCED || failure == FAILURE_RUN) {
+    if (failure == FAILURE_FENCED) {
         log_say(LOG_ERR, "retrying the leftover key %s: %s", leftover->key, message);
         return -EBADMSG;
     }
@@ -272,19 +278,28 @@ static int retry_one(struct books *books, struct work *work, const struct ledger
     return r < 0 && r != -ESTALE ? books_failed(books, r, "putting a leftover off") : 0;
 }
 
-/* Retries the listed leftovers, all of one run, with that run's task. */
+static int set_timeouts(struct books *books, usec_t lock, usec_t statement)
+{
+    AUTO_TEXT sql = mem_print("SET lock_timeout = '%lldms'; SET statement_timeout = '%lldms'", (long long)(lock / USEC_PER_MSEC),
+                              (long long)(statement / USEC_PER_MSEC));
+    int r = db_script(books->db, sql);
+
+    return r < 0 ? books_failed(books, r, "setting timeouts") : 0;
+}
+
+/*
+ * Retries the listed leftovers, all of one run, with that run's task. They are rows of live traffic: this session, which
+ * otherwise waits for rows of the ledger alone, gives way as a lane does.
+ */
 static int retry_list(struct books *books, const struct task *task, const struct ledger_leftover *list, size_t count)
 {
     struct work work = {0};
+    int r = set_timeouts(books, books->job->lock_timeout, LANE_STATEMENT_TIMEOUT);
 
     name_work(&work, books, task, list[0].run, list[0].run_attempt);
-    for (size_t i = 0; i < count; i++) {
-        int r = child_stop ? -EINTR : retry_one(books, &work, &list[i]);
-
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    for (size_t i = 0; i < count && r == 0; i++)
+        r = child_stop ? -EINTR : retry_one(books, &work, &list[i]);
+    return r == 0 ? set_timeouts(books, BOOKS_LOCK_TIMEOUT, 0) : r;
 }
 
 static int read_task(struct books *books, int64_t run, struct task *ret)
