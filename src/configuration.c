@@ -62,7 +62,7 @@ static unsigned line_of_key(const config_setting_t *group, const char *name)
 
 /* ---- One value ---- */
 
-static const char *wanted(enum setting_type type)
+static const char *wanted(const struct setting_spec *spec)
 {
     static const char *const texts[] = {
         [SETTING_INTEGER] = "a whole number without quotes, such as 10 or 10000L",
@@ -72,7 +72,7 @@ static const char *wanted(enum setting_type type)
         [SETTING_WORDS] = "a list of texts or whole numbers, such as [\"PAYING\", \"CREATED\"]",
     };
 
-    return texts[type];
+    return spec->may_be_number ? "a text in quotes or a whole number" : texts[spec->type];
 }
 
 /* What a value is, for a message; the caller frees it. */
@@ -95,13 +95,15 @@ static char *describe(const config_setting_t *value)
     }
 }
 
-/* A scalar as setting.c takes it, or NULL when its type is not one for `type`; the caller frees it. */
-static char *scalar_text(const config_setting_t *value, enum setting_type type)
+/* A scalar as setting.c takes it, or NULL when its type is not one for `spec`; the caller frees it. */
+static char *scalar_text(const config_setting_t *value, const struct setting_spec *spec)
 {
+    enum setting_type type = spec->type;
+
     switch (config_setting_type(value)) {
     case CONFIG_TYPE_INT:
     case CONFIG_TYPE_INT64:
-        if (type == SETTING_INTEGER || type == SETTING_WORDS)
+        if (type == SETTING_INTEGER || type == SETTING_WORDS || spec->may_be_number)
             return mem_print("%lld", config_setting_get_int64(value));
         return NULL;
     case CONFIG_TYPE_BOOL:
@@ -134,7 +136,7 @@ static bool read_value(struct source *source, const config_setting_t *value, con
     for (; wrong == NULL && good < count; good++) {
         const config_setting_t *element = is_list ? config_setting_get_elem(value, (unsigned)good) : value;
 
-        words[good] = scalar_text(element, spec->type);
+        words[good] = scalar_text(element, spec);
         if (words[good] == NULL)
             wrong = element;
     }
@@ -147,7 +149,7 @@ static bool read_value(struct source *source, const config_setting_t *value, con
     } else if (!is_misfit(wrong)) {
         AUTO_TEXT given = describe(wrong);
 
-        source_report(source, line_of(wrong), "%s must be %s, not %s", spec->name, wanted(spec->type), given);
+        source_report(source, line_of(wrong), "%s must be %s, not %s", spec->name, wanted(spec), given);
     }
     for (size_t i = 0; i < good; i++)
         free(words[i]);

@@ -28,6 +28,7 @@ struct setting_spec {
     int64_t least, most;  /* INTEGER, DURATION (microseconds); both 0: any */
     const char *const *words; /* TEXT: the only values allowed, NULL-terminated; NULL: any */
     bool may_be_empty;        /* TEXT: "" is a value, too */
+    bool may_be_number;       /* TEXT: so is a whole number without quotes */
     const char *reason;       /* why the bounds are what they are, to end their message with; NULL: it is plain */
 };
 

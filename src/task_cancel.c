@@ -11,7 +11,7 @@ static const struct setting_spec settings[] = {
     {.name = "older_than", .type = SETTING_DURATION, .fallback = "30m", .least = USEC_PER_SEC, .most = 36525 * USEC_PER_DAY},
     {.name = "statuses", .type = SETTING_WORDS, .fallback = "PAYING"},
     {.name = "unpaid_statuses", .type = SETTING_WORDS, .fallback = ""},
-    {.name = "canceled", .type = SETTING_TEXT, .fallback = "CANCELED"},
+    {.name = "canceled", .type = SETTING_TEXT, .fallback = "CANCELED", .may_be_number = true},
     {.name = "call", .type = SETTING_TEXT},
     {0},
 };
