@@ -44,8 +44,7 @@ static const int stop_signals[] = {SIGTERM, SIGINT, SIGALRM};
 
 static void on_stop(int signal)
 {
-    (void)signal;
-    child_stop = 1;
+    child_stop = signal;
 }
 
 void child_catch_signals(void)
