@@ -619,10 +619,10 @@ def test_the_pipeline_leaves_no_transaction_open(shop):
         wait_until(lambda: shop.value("SELECT count(*) FROM shop.record") > 50)
         process.signal(19)  # SIGSTOP
         try:
-            wait_until(lambda: not shop.sql("SELECT FROM pg_stat_activity WHERE datname = current_database()"
+            wait_until(lambda: not shop.sql("SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
                                             " AND application_name LIKE 'roundsman%' AND state <> 'idle'"),
                        what="its sessions to be idle, in no transaction")
-            assert shop.sql("SELECT FROM pg_stat_activity WHERE application_name LIKE 'roundsman%'"
+            assert shop.sql("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'roundsman%'"
                             " AND datname = current_database() AND backend_xmin IS NOT NULL") == []
             with shop.connect() as live:
                 live.execute("SET lock_timeout = '2s'")
