@@ -114,6 +114,9 @@ static char *pins(const struct db_options *options, int server_version)
               (long long)(options->lock_timeout / USEC_PER_MSEC), (long long)(options->statement_timeout / USEC_PER_MSEC));
     if (options->asynchronous_commit)
         buf_add(&sql, "SET synchronous_commit = off;");
+    else /* a run that is said to be done stays done, whatever the database defaults to */
+        buf_add(&sql, "SELECT set_config('synchronous_commit', 'on', false)"
+                      " WHERE current_setting('synchronous_commit') = 'off';");
     if (options->key_order)
         buf_add(&sql, "SET enable_seqscan = off; SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0;"
                       "SET jit = off; SET plan_cache_mode = force_generic_plan;");
