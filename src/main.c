@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -382,13 +383,26 @@ static int do_command(const struct command *command, struct configuration *confi
     }
 }
 
+/*
+ * A closed one would be given to the next file that is opened, the connection to the server at worst, and what is printed
+ * would go there. What stands in its place refuses what a terminal would take, so that nothing goes unnoticed.
+ */
+static void occupy_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            _exit(STATUS_FAILED);
+}
+
 int main(int argc, char **argv)
 {
     struct command command = {.mode = DAEMON, .file = DEFAULT_FILE, .level = LOG_NOTICE};
     struct configuration *configuration = NULL;
     AUTO_TEXT errors = NULL;
-    int status = read_options(&command, argc, argv) - 1;
+    int status;
 
+    occupy_standard_descriptors();
+    status = read_options(&command, argc, argv) - 1;
     if (status < 0) {
         log_open(command.level, command.mode == DAEMON);
         if (configuration_load(command.file, &configuration, &errors) < 0) {
@@ -404,9 +418,9 @@ int main(int argc, char **argv)
     configuration_free(configuration);
     free(command.only);
     free(command.set);
-    if (fflush(stdout) != 0 && status == STATUS_DONE) {
+    if (fflush(stdout) != 0) {
         fprintf(stderr, "roundsman: standard output: %s\n", strerror(errno));
-        status = STATUS_FAILED;
+        status = status == STATUS_DONE ? STATUS_FAILED : status;
     }
     return status;
 }
