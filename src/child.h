@@ -45,7 +45,9 @@ struct reporter {
     void (*report)(struct reporter *, const struct record *);
 };
 
-/* Not 0 once SIGTERM, SIGINT or SIGALRM came, but the signal's number: finish the current batch, mark the run interrupted, and end. */
+/*
+ * 0, until SIGTERM, SIGINT or SIGALRM came: then that signal. Finish the current batch, mark the run interrupted, and end.
+ */
 extern volatile sig_atomic_t child_stop;
 
 /* Installs the handlers that set child_stop (no SA_RESTART), and unblocks those signals. Children do it themselves. */

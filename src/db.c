@@ -13,6 +13,7 @@ struct db {
     struct db_error error;
     char *error_text;
     bool dead;
+    bool dismissed; /* the server said why it closes the connection: that is the error */
     /* Pipeline: what was queued and is not yet answered, in order. */
     struct queued {
         int tag;
@@ -28,21 +29,26 @@ struct rows {
 
 /* ---- Errors ---- */
 
-/* Makes one line of it: no newlines, no "ERROR:  " in front, no final period or blank. */
+/* Makes one line of it: without "ERROR:  ", and without libpq's hints, which stand on lines that begin with a tab. */
 static char *one_line(const char *text)
 {
     struct buf line = {0};
 
-    if (strncmp(text, "ERROR:  ", 8) == 0 || strncmp(text, "FATAL:  ", 8) == 0)
-        text += 8;
-    for (; *text != '\0'; text++)
-        if (*text != '\n' && *text != '\t')
-            buf_add_bytes(&line, text, 1);
-        else if (line.length > 0 && line.text[line.length - 1] != ' ')
-            buf_add(&line, " ");
-    while (line.length > 0 && line.text[line.length - 1] == ' ')
-        line.text[--line.length] = '\0';
-    return buf_take(&line);
+    while (*text != '\0') {
+        size_t length = strcspn(text, "\n");
+
+        if (*text != '\t' && length > 0) {
+            if (line.length > 0)
+                buf_add(&line, "; ");
+            for (size_t i = 0; i < length; i++) {
+                if (strncmp(text + i, "ERROR:  ", 8) == 0 || strncmp(text + i, "FATAL:  ", 8) == 0)
+                    i += 8;
+                buf_add_bytes(&line, text[i] == '\t' ? " " : text + i, i < length);
+            }
+        }
+        text += length + (text[length] == '\n');
+    }
+    return line.length > 0 ? buf_take(&line) : mem_copy("");
 }
 
 static void set_error(struct db *db, const char *sqlstate, char *text)
@@ -57,7 +63,7 @@ static void set_error(struct db *db, const char *sqlstate, char *text)
 
 static int connection_lost(struct db *db)
 {
-    if (!db->dead)
+    if (!db->dead && !db->dismissed)
         set_error(db, NULL, one_line(PQerrorMessage(db->conn)));
     db->dead = true;
     return -EIO;
@@ -68,12 +74,14 @@ static void keep_error(struct db *db, const PGresult *result)
 {
     const char *primary = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     const char *detail = PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL);
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
     AUTO_TEXT both = NULL;
 
     if (primary == NULL)
         primary = PQresultErrorMessage(result);
     both = detail != NULL ? mem_print("%s (%s)", primary, detail) : mem_copy(primary);
     set_error(db, PQresultErrorField(result, PG_DIAG_SQLSTATE), one_line(both));
+    db->dismissed = severity != NULL && strcmp(severity, "FATAL") == 0;
 }
 
 static int refused(struct db *db, const PGresult *result)

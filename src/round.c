@@ -169,7 +169,10 @@ int round_outcome(struct books *books, const struct ledger_run *run, const char 
     say(books, run->leftovers > 0 ? LOG_WARNING : LOG_NOTICE, line.text);
     if (run->leftovers > 0)
         show_leftovers(books, run);
-    fflush(stdout);
+    if (fflush(stdout) != 0) { /* it stays unreported, and typing the command again reports it */
+        log_say(LOG_ERR, "the outcome cannot be printed: standard output: %s", strerror(errno));
+        return run->leftovers > 0 ? STATUS_LEFT_OVER : STATUS_FAILED;
+    }
     if (ledger_reported(&books->ledger, run->id) < 0)
         log_say(LOG_WARNING, "the run's report could not be recorded: %s", db_error(books->db)->message);
     return run->leftovers > 0 ? STATUS_LEFT_OVER : STATUS_DONE;
@@ -184,8 +187,8 @@ static int stop(struct round *round, const char *state, const char *error)
     if (error != NULL)
         log_say(LOG_ERR, "%s", error);
     r = ledger_stop_run(&round->books->ledger, round->id, round->attempt, state, error);
-    if (r < 0)
-        log_say(LOG_WARNING, "the ledger does not know that the run is %s: %s", state,
+    if (r < 0 && (r != -EIO || error == NULL)) /* of a lost connection the error speaks already */
+        log_say(LOG_WARNING, "the run could not be marked %s in the ledger: %s", state,
                 r == -ESTALE ? "another process has taken it up" : db_error(round->books->db)->message);
     report(round, RECORD_ENDED, error != NULL ? RUN_FAILED : RUN_INTERRUPTED);
     if (error == NULL && child_stop == SIGALRM)

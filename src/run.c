@@ -424,12 +424,25 @@ static int earlier_run(struct books *books, const struct request *request, const
     return request->dry_run ? STATUS_DONE : status;
 }
 
+static void say_owed(const struct books *books, const struct owed *owed, const char *doing)
+{
+    char first[MOMENT_TEXT_MAX], last[MOMENT_TEXT_MAX];
+
+    if (owed->count == 1)
+        log_say(LOG_NOTICE, "%s the owed occurrence %s", doing, moment_format(owed->last, last));
+    else if (books->job->catch_up == CATCH_UP_ALL)
+        log_say(LOG_NOTICE, "%s the %lld owed occurrences from %s to %s", doing, (long long)owed->count,
+                moment_format(owed->first, first), moment_format(owed->last, last));
+    else
+        log_say(LOG_NOTICE, "%s the occurrence %s, the latest of %lld that are owed (catch_up = \"latest\")", doing,
+                moment_format(owed->last, last), (long long)owed->count);
+}
+
 /* The occurrences that are owed. -ENOENT: none are. */
 static int owed_runs(struct books *books, const struct request *request)
 {
     struct owed owed;
     int status;
-    char first[MOMENT_TEXT_MAX], last[MOMENT_TEXT_MAX];
     struct task task;
 
     if (!books->job->enabled)
@@ -446,17 +459,13 @@ static int owed_runs(struct books *books, const struct request *request)
     if (request->dry_run) {
         if (owed.count == 0 || books->job->catch_up == CATCH_UP_NONE)
             return -ENOENT;
-        log_say(LOG_NOTICE, "dry run: would settle %lld owed occurrences, %s to %s (catch_up = \"%s\")", (long long)owed.count,
-                moment_format(owed.first, first), moment_format(owed.last, last),
-                books->job->catch_up == CATCH_UP_ALL ? "all" : "latest");
+        say_owed(books, &owed, "dry run: would settle");
         task = task_of_job(books->configuration, books->job, NULL);
         return round_preview(books, &task);
     }
     if (owed.count == 0 || books->job->catch_up == CATCH_UP_NONE)
         return skip_owed(books, &owed, MOMENT_NONE) < 0 ? STATUS_FAILED : -ENOENT;
-    log_say(LOG_NOTICE, "settling %lld owed occurrences, %s to %s (catch_up = \"%s\")", (long long)owed.count,
-            moment_format(owed.first, first), moment_format(owed.last, last),
-            books->job->catch_up == CATCH_UP_ALL ? "all" : "latest");
+    say_owed(books, &owed, "settling");
     status = round_retry(books, 0);
     if (status != STATUS_DONE)
         return status;
