@@ -93,7 +93,7 @@ def test_catch_up_all_is_oldest_first(shop, who):
     expected = shop.books().with_points(40)
     if who == "tool":
         result = run(shop)
-        assert f"settling 4 owed occurrences, {rfc3339(today - 3 * DAY)} to {rfc3339(today)}" in result.err
+        assert f"settling the 4 owed occurrences from {rfc3339(today - 3 * DAY)} to {rfc3339(today)}" in result.err
     else:
         by_daemon(shop, lambda: settled(shop) == today and made(shop)[-1][2] == "done")
     assert made(shop) == [(today - n * DAY, "catch_up", "done") for n in (3, 2, 1, 0)]
@@ -107,7 +107,7 @@ def test_catch_up_latest_records_the_others(shop, who):
     configure(shop, catch_up="latest")
     seen(shop, today - 4 * DAY)
     if who == "tool":
-        run(shop)
+        assert f"settling the occurrence {rfc3339(today)}, the latest of 4 that are owed" in run(shop).err
     else:
         log = by_daemon(shop, lambda: made(shop) and made(shop)[-1][2] == "done")
         assert "skipped 3 occurrences" in log
@@ -306,12 +306,12 @@ def test_finish_then_settle_then_an_extra_run(shop):
     assert "finishing run 1" in run(shop).err
     assert made(shop) == [(today - DAY, "catch_up", "done")]
     dry.append(run(shop, 0, "--dry-run").err)
-    assert f"settling 1 owed occurrences, {rfc3339(today)} to {rfc3339(today)}" in run(shop).err
+    assert f"settling the owed occurrence {rfc3339(today)}" in run(shop).err
     assert made(shop)[1:] == [(today, "catch_up", "done")]
     dry.append(run(shop, 0, "--dry-run").err)
     assert "making an extra run" in run(shop).err
     assert made(shop)[2:] == [(None, "manual", "done")]
-    for said, would in zip(dry, ("would finish run 1", "would settle 1 owed", "would make an extra run")):
+    for said, would in zip(dry, ("would finish run 1", "would settle the owed", "would make an extra run")):
         assert would in said
     assert shop.books() == before.with_points(30)
     assert settled(shop) == today
