@@ -232,13 +232,14 @@ int ledger_manual_to_close(const struct ledger *ledger, int job, const char *req
     return 0;
 }
 
-int ledger_first_partial(const struct ledger *ledger, int job, struct ledger_run *ret)
+int ledger_first_partial(const struct ledger *ledger, int job, bool settled, struct ledger_run *ret)
 {
     AUTO_ROWS rows = NULL;
     int r = ASK(ledger, &rows,
                 "SELECT " RUN_COLUMNS " FROM ledger.run r WHERE r.job_id = $1::integer AND r.state = 'partial'"
+                " AND NOT ($2::boolean AND EXISTS (SELECT 1 FROM ledger.leftover o WHERE o.run_id = r.id))"
                 " ORDER BY r.due NULLS LAST, r.id LIMIT 1",
-                NUMBER(job));
+                NUMBER(job), settled ? "t" : "f");
 
     if (r < 0)
         return r;

@@ -77,8 +77,8 @@ void ledger_run_free(struct ledger_run *);
 int ledger_unfinished(const struct ledger *, int job, bool manual_too, const char *request, struct ledger_run *ret);
 /* The first manual run of this request that was finished and not reported, or else the last one when it has leftovers. */
 int ledger_manual_to_close(const struct ledger *, int job, const char *request, struct ledger_run *ret);
-/* The oldest run with leftovers whose lanes are all at their ends. */
-int ledger_first_partial(const struct ledger *, int job, struct ledger_run *ret);
+/* The oldest run with leftovers whose lanes are all at their ends; `settled`: the oldest whose leftovers are all gone since. */
+int ledger_first_partial(const struct ledger *, int job, bool settled, struct ledger_run *ret);
 /* The one unfinished run, or else the one with leftovers; -EEXIST when there are several. */
 int ledger_only_open(const struct ledger *, int job, struct ledger_run *ret);
 int ledger_find_run(const struct ledger *, int64_t id, int *ret_job, struct ledger_run *ret);

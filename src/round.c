@@ -319,23 +319,43 @@ static int read_task(struct books *books, int64_t run, struct task *ret)
     return r;
 }
 
-/* One run's share of a list; closes the run when nothing is left of it. */
+/* One run's share of a list. */
 static int retry_run(struct books *books, const struct ledger_leftover *list, size_t count)
 {
     struct task task = {0};
-    struct ledger_run run = {0};
     int r = read_task(books, list[0].run, &task);
 
-    if (r < 0)
-        return r;
-    r = retry_list(books, &task, list, count);
+    if (r == 0)
+        r = retry_list(books, &task, list, count);
     task_free(&task);
-    if (r < 0)
-        return r;
-    if (ledger_finish_run(&books->ledger, list[0].run, list[0].run_attempt, &run) == 0 && run.leftovers == 0)
-        round_outcome(books, &run, "its last leftover is settled: ");
-    ledger_run_free(&run);
-    return 0;
+    return r;
+}
+
+/* Closes the runs of which nothing is left; one may have been killed before it came to that. */
+static int close_settled(struct books *books)
+{
+    struct ledger_run run = {0};
+    int r;
+
+    while ((r = ledger_first_partial(&books->ledger, books->row.id, true, &run)) == 0) {
+        int64_t id = run.id;
+        int attempt = run.attempt;
+
+        ledger_run_free(&run);
+        log_about(books->job->name, MOMENT_NONE, id);
+        r = ledger_finish_run(&books->ledger, id, attempt, &run);
+        if (r == 0 && strcmp(run.state, "done") != 0)
+            r = -ESTALE;
+        if (r < 0)
+            books_failed(books, r, "closing a run whose leftovers are settled");
+        else
+            round_outcome(books, &run, "its last leftover is settled: ");
+        ledger_run_free(&run);
+        log_about(books->job->name, MOMENT_NONE, 0);
+        if (r < 0)
+            return r;
+    }
+    return r == -ENOENT ? 0 : books_failed(books, r, "looking for runs whose leftovers are settled");
 }
 
 /* One page of leftovers. Returns how many there were, and in `*after` the last one's key. */
@@ -370,6 +390,8 @@ int round_retry(struct books *books, int64_t run)
     do
         r = retry_page(books, run, &after);
     while (r == RETRY_PAGE && run != 0);
+    if (r >= 0)
+        r = close_settled(books);
     return r >= 0 ? STATUS_DONE : r == -EINTR ? STATUS_INTERRUPTED : STATUS_FAILED;
 }
 

@@ -416,7 +416,7 @@ static int earlier_run(struct books *books, const struct request *request, const
         return books_failed(books, r, "looking for runs that were not reported"), STATUS_FAILED;
     if (request->dry_run)
         log_say(LOG_NOTICE, "dry run: would report run %lld (%s), and make no new one", (long long)run.id, run.state);
-    else if (run.leftovers > 0)
+    else if (strcmp(run.state, "partial") == 0)
         status = retry_now(books, &run);
     else
         status = round_outcome(books, &run, "finished earlier, and its outcome was not reported; no new run is made: ");
@@ -479,7 +479,7 @@ static int owed_runs(struct books *books, const struct request *request)
 static int left_over_run(struct books *books, const struct request *request)
 {
     struct ledger_run run = {0};
-    int status = STATUS_DONE, r = ledger_first_partial(&books->ledger, books->row.id, &run);
+    int status = STATUS_DONE, r = ledger_first_partial(&books->ledger, books->row.id, false, &run);
 
     if (r == -ENOENT)
         return r;
@@ -565,6 +565,31 @@ int run_once(const struct configuration *configuration, const struct job *job, c
 
 /* ---- --abandon ---- */
 
+/* What a killed process still has in flight is waited for and shut out first, so that the counts are the last ones. */
+static int abandon(struct books *books, struct ledger_run *run)
+{
+    AUTO_TEXT state = mem_copy(run->state);
+    AUTO_TEXT reason = NULL;
+    int64_t id = run->id;
+    int attempt = 0, r = 0;
+
+    if (strcmp(state, "partial") != 0) {
+        r = ledger_take_up(&books->ledger, id, run->attempt, &attempt);
+        ledger_run_free(run);
+        if (r == 0)
+            r = ledger_find_run(&books->ledger, id, NULL, run);
+    }
+    if (r < 0)
+        return r;
+    reason = mem_print("given up by the operator when it was %s: %lld rows were changed, %lld left over", state,
+                       (long long)run->rows_done, (long long)run->leftovers);
+    r = ledger_abandon(&books->ledger, id, run->attempt, reason);
+    if (r == 0)
+        printf("run %lld is abandoned: %lld rows were changed and stay so, the rest is not done\n", (long long)id,
+               (long long)run->rows_done);
+    return r;
+}
+
 static int give_up(struct books *books, int64_t id)
 {
     struct ledger_run run = {0};
@@ -583,19 +608,10 @@ static int give_up(struct books *books, int64_t id)
             log_say(LOG_NOTICE, "nothing to do: no run is unfinished");
         return id != 0 ? STATUS_FAILED : STATUS_DONE;
     }
-    if (r == 0) {
-        AUTO_TEXT reason = mem_print("given up by the operator when it was %s: %lld rows were changed, %lld left over", run.state,
-                                     (long long)run.rows_done, (long long)run.leftovers);
-
-        if (strcmp(run.state, "done") == 0 || strcmp(run.state, "abandoned") == 0) {
-            log_say(LOG_NOTICE, "nothing to do: run %lld is %s", (long long)run.id, run.state);
-        } else {
-            r = ledger_abandon(&books->ledger, run.id, run.attempt, reason);
-            if (r == 0)
-                printf("run %lld is abandoned: %lld rows were changed and stay so, the rest is not done\n", (long long)run.id,
-                       (long long)run.rows_done);
-        }
-    }
+    if (r == 0 && (strcmp(run.state, "done") == 0 || strcmp(run.state, "abandoned") == 0))
+        log_say(LOG_NOTICE, "nothing to do: run %lld is %s", (long long)run.id, run.state);
+    else if (r == 0)
+        r = abandon(books, &run);
     ledger_run_free(&run);
     return r < 0 ? books_failed(books, r, "abandoning the run"), STATUS_FAILED : STATUS_DONE;
 }
