@@ -91,6 +91,11 @@ def sessions(shop):
                     " AND usename = 'roundsman'")
 
 
+def lock_waits(shop):
+    return shop.sql("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND usename = 'roundsman'"
+                    " AND wait_event_type = 'Lock'")
+
+
 def wait_gone(shop):
     """The server has noticed that the killed process is no more, and what it had in flight is committed or not."""
     wait_until(lambda: not sessions(shop), what="the end of the killed process's sessions")
@@ -229,6 +234,24 @@ def test_a_killed_child_is_followed_by_another(shop):
     check_books(shop, expected)
     run = only_run(shop, "done", rows, attempt=2)
     assert run["due"] == today()
+
+
+def test_a_daemon_killed_alone(shop):
+    """Its child hears of it, and stops as if asked to: nothing goes on without a daemon."""
+    shop.populate(users=3000)
+    configure(shop)
+    owe(shop)
+    expected, rows = expected_books(shop, "points")
+    with hold_row(shop, "points") as hold, shop.start() as daemon:
+        hold.reached(daemon)
+        daemon.signal(signal.SIGKILL)
+        assert daemon.wait() == -signal.SIGKILL
+        hold.release()
+        wait_gone(shop)
+    only_run(shop, "interrupted", attempt=1)
+    once(shop)
+    check_books(shop, expected)
+    only_run(shop, "done", rows, attempt=2)
 
 
 # What befalls a transaction, and whether the program is killed by it or only loses its connection.
@@ -449,6 +472,28 @@ def test_a_lost_reply(shop, statement, owed):
     assert shop.value("SELECT settled_through = %s FROM roundsman.job", today()) == owed
 
 
+@pytest.mark.parametrize("kind", ["points", "cancel"])
+@pytest.mark.parametrize("blow", ["drop", "lose"])
+def test_a_lost_retry_of_a_leftover(shop, kind, blow):
+    """The deletion of the leftover is the gate of its change."""
+    table = TABLES[kind]
+    expected, rows = expected_books(shop, kind)
+    key = shop.stale_orders()[0] if kind == "cancel" else 500
+    with Proxy(shop) as proxy:
+        configure(shop, kind, database={"conninfo": proxy.conninfo})
+        with shop.hold(f"SELECT FROM shop.{table} WHERE id = %s FOR UPDATE", key):
+            once(shop, kind, status=10)
+        only_run(shop, "partial", rows - 1)
+        proxy.arm(lambda number, unit: blow if b"DELETE FROM \"roundsman\".leftover" in unit else None)
+        once(shop, kind, status=1)
+        assert len(shop.leftovers()) == (blow == "drop")
+        configure(shop, kind)
+        once(shop, kind)
+    check_books(shop, expected)
+    only_run(shop, "done", rows)
+    assert shop.leftovers() == []
+
+
 def test_only_typed_again(shop):
     """The same command resumes, then reports; another --only is refused meanwhile, naming the run."""
     configure(shop)
@@ -510,8 +555,7 @@ def test_a_leftover_in_flight_is_waited_for(shop):
             process.wait()
         with shop.start("--run-once", "cancel-unpaid") as fresh:
             wait_until(lambda: fresh.popen.poll() is not None
-                       or shop.sql("SELECT 1 FROM pg_stat_activity WHERE usename = 'roundsman' AND wait_event_type = 'Lock'"),
-                       what="the next process to wait, or to end")
+                       or lock_waits(shop), what="the next process to wait, or to end")
             hold.release()
             assert fresh.wait() == 0, fresh.log()
     check_books(shop, expected)
@@ -777,7 +821,7 @@ def test_abandon(shop):
     assert shop.roundsman("--abandon", "daily-points", "-n", run["id"] + 1).status == 1
     assert shop.roundsman("--abandon", "daily-points").status == 0
     check_books(shop, partly)
-    abandoned = only_run(shop, "abandoned", len(changed), attempt=2)
+    abandoned = only_run(shop, "abandoned", len(changed))
     assert "given up" in abandoned["error"] and abandoned["finished_at"]
     assert shop.roundsman("--abandon", "daily-points").status == 0
     assert only_run(shop, "abandoned") == abandoned
@@ -790,6 +834,30 @@ def test_abandon(shop):
     result = once(shop, "points", "--due", first["due"].isoformat())
     assert "settled already" in result.err
     check_books(shop, partly.with_points(7))
+
+
+@pytest.mark.parametrize("kind", ["points", "cancel"])
+def test_abandon_counts_what_is_in_flight(shop, kind):
+    """The transaction of a killed process is waited for, and counted."""
+    shop.populate(users=3000)
+    configure(shop, kind)
+    before = shop.books()
+    with hold_row(shop, kind) as hold:
+        with shop.start("--run-once", JOBS[kind]["name"]) as process:
+            hold.reached(process)
+            process.signal(signal.SIGKILL)
+            process.wait()
+        with shop.start("--abandon", JOBS[kind]["name"]) as abandon:
+            wait_until(lambda: abandon.popen.poll() is not None or lock_waits(shop), what="the command to wait")
+            hold.release()
+            assert abandon.wait() == 0, abandon.log()
+    wait_gone(shop)
+    run = only_run(shop, "abandoned")
+    books = shop.books()
+    what = "points" if kind == "points" else "status"
+    changed = sum(1 for key, value in getattr(before, what).items() if getattr(books, what)[key] != value)
+    assert 0 < changed == run["rows_done"] == sum(lane["rows_done"] for lane in shop.lanes())
+    assert f"{changed} rows were changed" in abandon.log() and f"{changed} rows were changed" in run["error"]
 
 
 def test_keys_in_another_order_are_not_resumed(shop):
