@@ -405,6 +405,8 @@ int main(int argc, char **argv)
     status = read_options(&command, argc, argv) - 1;
     if (status < 0) {
         log_open(command.level, command.mode == DAEMON);
+        if (command.mode == DAEMON)
+            scheduler_hold_signals();
         if (configuration_load(command.file, &configuration, &errors) < 0) {
             fputs(errors, stderr);
             status = command.mode == STATUS ? STATUS_UNKNOWN : STATUS_CONFIGURATION;

@@ -422,12 +422,9 @@ static void tear_down(struct scheduler *scheduler)
     free(scheduler->told);
 }
 
-int scheduler_run(struct configuration *configuration)
+void scheduler_hold_signals(void)
 {
-    struct scheduler scheduler = {.configuration = configuration, .clock = -1};
-    struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigset_t set;
-    int r;
 
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
@@ -435,6 +432,15 @@ int scheduler_run(struct configuration *configuration)
     sigaddset(&set, SIGHUP);
     sigaddset(&set, SIGCHLD); /* sd_event_add_child(3) wants it */
     sigprocmask(SIG_BLOCK, &set, NULL);
+}
+
+int scheduler_run(struct configuration *configuration)
+{
+    struct scheduler scheduler = {.configuration = configuration, .clock = -1};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    int r;
+
+    scheduler_hold_signals();
     sigaction(SIGPIPE, &ignore, NULL); /* a standard error that went away is no reason to stop */
 
     log_say(LOG_NOTICE, "roundsman " PACKAGE_VERSION " started: %zu jobs of %s", configuration->job_count,

@@ -8,6 +8,9 @@
 
 #include "configuration.h"
 
+/* Blocks the signals that tell the daemon something: from the first instant on they wait for scheduler_run(). */
+void scheduler_hold_signals(void);
+
 /* Runs until SIGTERM or SIGINT. Takes over `configuration` (a reload replaces it). Returns an exit status. */
 int scheduler_run(struct configuration *configuration);
 
