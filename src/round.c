@@ -210,6 +210,18 @@ static void show_unmatched(const struct round *round, const struct ledger_run *r
         log_say(LOG_WARNING, "%lld of the keys named are no row to change", (long long)count);
 }
 
+/* Whoever names rows wants to know when they are not there. */
+static void say_untouched(const struct task *task, const struct ledger_run *run)
+{
+    int64_t named = 0, found = run->rows_done + run->rows_skipped + run->leftovers;
+
+    while (task->only != NULL && task->only[named] != NULL)
+        named++;
+    if (found < named)
+        log_say(LOG_NOTICE, "--only: for %lld of %lld keys there is no row that this job would change now", (long long)(named - found),
+                (long long)named);
+}
+
 static int finish(struct round *round)
 {
     struct books *books = round->books;
@@ -232,6 +244,7 @@ static int finish(struct round *round)
         .leftovers = run.leftovers,
     };
     books->reporter->report(books->reporter, &record);
+    say_untouched(round->task, &run);
     log_say(LOG_INFO, "took %.1f s", (double)(moment_monotonic() - round->began) / (double)USEC_PER_SEC);
     show_unmatched(round, &run);
     r = round_outcome(books, &run, "");
