@@ -15,13 +15,15 @@ struct batch batch_begin(usec_t target, int most)
 
 void batch_took(struct batch *batch, int rows, usec_t elapsed)
 {
+    double fits;
     int64_t fitting;
 
     if (rows <= 0)
         return;
     if (elapsed <= 0)
         elapsed = 1;
-    fitting = (int64_t)((double)rows * (double)batch->target / (double)elapsed);
+    fits = (double)rows * (double)batch->target / (double)elapsed;
+    fitting = fits < INT32_MAX ? (int64_t)fits : INT32_MAX;
     if (fitting < rows) {
         int64_t least = rows / 8 > 1 ? rows / 8 : 1;
         int size = clamp(fitting, least, batch->most);

@@ -19,7 +19,10 @@ struct batch {
 
 struct batch batch_begin(usec_t target, int most);
 
-/* A batch of `rows` rows took `elapsed` from its sending to its commit. Time spent waiting for locks is none of it. */
+/*
+ * A batch of `rows` rows took `elapsed` from its sending to its commit. One that lost a wait for a lock is not told: it says
+ * nothing of its rows.
+ */
 void batch_took(struct batch *, int rows, usec_t elapsed);
 
 #endif
