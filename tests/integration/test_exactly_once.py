@@ -30,6 +30,12 @@ def configure(shop, kind="points", lanes=3, batch_max=100, more=None, **groups):
     return shop.configure(jobs=[{**JOBS[kind], "lanes": lanes, "batch_max": batch_max, **(more or {})}], **groups)
 
 
+def grow(shop):
+    """Users enough for several lanes."""
+    shop.sql("INSERT INTO shop.users (name, points) SELECT 'user ' || n, n FROM generate_series(1001, 3000) AS n")
+    shop.sql("ANALYZE shop.users")
+
+
 def once(shop, kind="points", *arguments, status=0, config=None):
     result = shop.roundsman("--run-once", JOBS[kind]["name"], *arguments, config=config)
     assert result.status == status, result
@@ -157,11 +163,10 @@ def hold_row(shop, kind, share=0.5):
 # ---- Killed in mid-flight ----
 
 @pytest.mark.parametrize("kind, share, due", [("points", 0.05, False), ("points", 0.5, True), ("points", 1, False),
-                                              ("restock", 0.5, False), ("restock", 0.5, True),
-                                              ("cancel", 0.5, False), ("cancel", 0.5, True)])
+                                              ("restock", 0.5, True), ("cancel", 0.5, False), ("cancel", 0.5, True)])
 def test_kill_in_mid_flight(shop, kind, share, due):
     """The process is killed with a transaction in flight, which the server then commits on its own."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop, kind, batch_max=10 if kind == "restock" else 100)
     arguments = ["--due", today().isoformat()] if due else []
     expected, rows = expected_books(shop, kind)
@@ -185,7 +190,7 @@ def test_kill_in_mid_flight(shop, kind, share, due):
 @pytest.mark.parametrize("kind", ["points", "restock", "cancel"])
 def test_the_session_is_terminated_in_mid_flight(shop, kind):
     """The transaction in flight is rolled back by the server, and the run fails; the next one finishes it."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop, kind, batch_max=10 if kind == "restock" else 100)
     expected, rows = expected_books(shop, kind)
     with hold_row(shop, kind) as hold, shop.start("--run-once", JOBS[kind]["name"]) as process:
@@ -202,7 +207,7 @@ def test_the_session_is_terminated_in_mid_flight(shop, kind):
 
 def test_the_server_crashes_in_mid_flight(own_shop):
     shop = own_shop
-    shop.populate(users=3000)
+    grow(shop)
     for kind in ("points", "cancel"):
         configure(shop, kind)
         expected, rows = expected_books(shop, kind)
@@ -220,7 +225,7 @@ def test_the_server_crashes_in_mid_flight(own_shop):
 
 def test_a_killed_child_is_followed_by_another(shop):
     """kill -9 of the daemon's child: its daemon sends another, which finishes the run."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop)
     owe(shop)
     expected, rows = expected_books(shop, "points")
@@ -238,7 +243,7 @@ def test_a_killed_child_is_followed_by_another(shop):
 
 def test_a_daemon_killed_alone(shop):
     """Its child hears of it, and stops as if asked to: nothing goes on without a daemon."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop)
     owe(shop)
     expected, rows = expected_books(shop, "points")
@@ -272,7 +277,7 @@ def strike(shop, kind, prepare):
         once(shop, kind, config=through)
         total = proxy.count
         assert 10 < first[0] < total - 20
-        for number in range(first[0], total + 1, 20 if WRAPPER else 4):  # in step with no blow
+        for number in range(first[0], total + 1, 24 if WRAPPER else 6):  # in step with no blow
             strike_at(shop, kind, prepare, proxy, number, direct, through)
 
 
@@ -320,7 +325,7 @@ def test_cancel_struck_at_any_transaction(shop):
 @pytest.mark.parametrize("kind", ["points", "restock", "cancel"])
 def test_sigterm(shop, kind):
     """What was sent is committed, the run is interrupted with status 11, and the next one resumes it."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop, kind, batch_max=10 if kind == "restock" else 100)
     expected, rows = expected_books(shop, kind)
     with hold_row(shop, kind) as hold, shop.start("--run-once", JOBS[kind]["name"]) as process:
@@ -338,7 +343,7 @@ def test_sigterm(shop, kind):
 
 def test_sigterm_to_the_daemon_and_frozen_parameters(shop):
     """The next daemon resumes with the parameters that the run started with, though the file has others by now."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop)
     owe(shop)
     expected, rows = expected_books(shop, "points")
@@ -394,9 +399,9 @@ def check_tiling(lanes, first, last):
         assert first <= int(left["range_to"]) < int(right["range_to"])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 3, 7])
 def test_lanes_tile_the_range(shop, count):
-    shop.populate(users=3000)
+    grow(shop)
     shop.sql("DELETE FROM shop.order_items; DELETE FROM shop.orders; DELETE FROM shop.users WHERE id % 3 = 1 AND id < 2000")
     shop.sql("ANALYZE shop.users")
     configure(shop, lanes=count)
@@ -424,7 +429,7 @@ def test_lanes_tile_the_range(shop, count):
 
 def test_a_lost_outcome_is_reported_and_not_repeated(shop):
     """The process and its session end after the run is done and before that is recorded as reported."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop)
     expected, rows = expected_books(shop, "points")
     with Hold(shop, "roundsman.run", "NEW.reported_at IS NOT NULL") as hold:
@@ -585,7 +590,7 @@ def stopped(shop, proxy, kind, share=0.5):
 @pytest.mark.parametrize("kind", ["points", "cancel"])
 def test_a_stale_runner_changes_nothing(shop, kind):
     """It was cut off from its lock without noticing, another process took its run up and finished it; then it wakes up."""
-    shop.populate(users=3000, orders=400)
+    grow(shop)
     expected, rows = expected_books(shop, kind)
     with Proxy(shop) as proxy:
         configure(shop, kind, lanes=1, database={"conninfo": proxy.conninfo})
@@ -610,7 +615,7 @@ def test_a_stale_runner_changes_nothing(shop, kind):
 @pytest.mark.parametrize("kind", ["points", "cancel"])
 def test_a_stale_runner_beside_the_one_that_took_over(shop, kind):
     """Both at once: the new one is in the middle of the run when the old one wakes up."""
-    shop.populate(users=3000, orders=400)
+    grow(shop)
     expected, rows = expected_books(shop, kind)
     with Proxy(shop) as proxy:
         configure(shop, kind, lanes=1, database={"conninfo": proxy.conninfo})
@@ -629,7 +634,7 @@ def test_a_stale_runner_beside_the_one_that_took_over(shop, kind):
 
 
 def test_a_stale_runner_does_not_revive_what_was_abandoned(shop):
-    shop.populate(users=3000)
+    grow(shop)
     with Proxy(shop) as proxy:
         configure(shop, database={"conninfo": proxy.conninfo})
         with stopped(shop, proxy, "points") as stale:
@@ -648,7 +653,7 @@ def test_a_stale_runner_does_not_revive_what_was_abandoned(shop):
 @pytest.mark.parametrize("ending", ["done", "interrupted", "failed"])
 def test_a_stale_runner_marks_the_run_nothing(shop, ending):
     """Its session with the ledger lives, the run is another attempt's: neither done, interrupted nor failed is its to say."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop, lanes=1)
     with hold_row(shop, "points", 1 if ending == "done" else 0.5) as hold, \
             shop.start("--run-once", "daily-points") as stale:
@@ -727,7 +732,7 @@ def test_two_daemons(shop):
 
 def test_a_busy_job(shop):
     """Another command says so at once; a standby of the daemon waits, and holds up neither vacuum nor CREATE INDEX."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop)
     owe(shop)
     expected, rows = expected_books(shop, "points")
@@ -805,7 +810,7 @@ def test_an_occurrence_settled_by_hand_is_not_run_again(shop):
 
 def test_abandon(shop):
     """What was committed stays, the rest is not done, and the next occurrence is."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop)
     owe(shop, days=2)
     before = shop.books()
@@ -839,7 +844,7 @@ def test_abandon(shop):
 @pytest.mark.parametrize("kind", ["points", "cancel"])
 def test_abandon_counts_what_is_in_flight(shop, kind):
     """The transaction of a killed process is waited for, and counted."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop, kind)
     before = shop.books()
     with hold_row(shop, kind) as hold:
@@ -931,7 +936,7 @@ def test_retention(shop):
 
 def test_done_requires_every_cursor_at_its_end(shop):
     """The ledger itself refuses, whatever the process believes."""
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop)
     expected, rows = expected_books(shop, "points")
     with hold_row(shop, "points", 1) as hold, shop.start("--run-once", "daily-points") as process:
@@ -950,7 +955,7 @@ def test_done_requires_every_cursor_at_its_end(shop):
 
 
 def test_done_requires_that_nothing_is_left_over(shop):
-    shop.populate(users=3000)
+    grow(shop)
     configure(shop)
     expected, rows = expected_books(shop, "points")
     with shop.hold("SELECT FROM shop.users WHERE id = 1234 FOR UPDATE"):
