@@ -24,6 +24,7 @@ Shop        .name .connect(user="postgres", autocommit=True) .sql(query, *values
             .books() -> Books                      every user's points, item's stock, order's status
             .stale_orders(older_than="30 minutes", statuses=["PAYING"]) -> ids
             .hold(query, *values)                  with …: a transaction that has run the query and stays open
+            .pace(seconds)                         from now on `where = "public.pace(id)"` is true, and takes so long for each row
             .traffic(threads=2)                    with … as traffic: a live shop; traffic.stop() and .taken (Books arithmetic)
 Process     .pid .log() .wait_for(pattern, timeout=) -> match .signal(number) .wait(timeout=) -> status .stop() -> status
             .children() -> pids; used in a `with` it is stopped at the end
@@ -505,6 +506,10 @@ class Shop:
             connection.execute(query, values or None)
             yield connection
             connection.rollback()
+
+    def pace(self, seconds):
+        self.sql("CREATE OR REPLACE FUNCTION public.pace(bigint) RETURNS boolean LANGUAGE plpgsql AS"
+                 f" 'BEGIN PERFORM pg_sleep({seconds}); RETURN true; END'")
 
     def traffic(self, threads=2):
         return Traffic(self, threads)
