@@ -621,6 +621,12 @@ static void the_environment_neither_matters_nor_changes(void **state)
     unsetenv("TZ");
 }
 
+/* How small a share of the random cases is drawn: valgrind takes fifty times as long for each. */
+static int share(void)
+{
+    return getenv("ROUNDSMAN_WRAPPER") != NULL ? 10 : 1;
+}
+
 /* GLib's reading of every zone against the C library's, over more than its tables. */
 static void local_time_is_the_c_librarys(void **state)
 {
@@ -639,7 +645,7 @@ static void local_time_is_the_c_librarys(void **state)
 
         setenv("TZ", zones[i], 1);
         tzset();
-        for (int n = 0; n < 600; n++) {
+        for (int n = 0; n < 600 / share(); n++) {
             time_t second =
                 low + (int64_t)draw(INT_MAX) * (n % 2 == 0 ? 4 : (high - low) / INT_MAX) + (int64_t)draw(100);
             char expected[64], offset[16];
@@ -872,7 +878,7 @@ static void random_schedules_keep_the_laws(void **state)
     int parsed = 0;
 
     (void)state;
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < 3000 / share(); i++) {
         const char *zone = zones[draw(ELEMENTS(zones))];
         AUTO_TEXT spec = draw_spec();
         AUTO_SCHEDULE schedule = NULL;
@@ -923,7 +929,7 @@ static void garbage_is_survived(void **state)
     int parsed = 0;
 
     (void)state;
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 20000 / share(); i++) {
         AUTO_TEXT spec = draw_spec();
         AUTO_SCHEDULE schedule = NULL;
         AUTO_TEXT error = NULL;
