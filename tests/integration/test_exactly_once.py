@@ -678,6 +678,24 @@ def test_a_stale_runner_marks_the_run_nothing(shop, ending):
     assert ledger(shop) == before
 
 
+def test_a_cursor_that_somebody_moved(shop):
+    """The cursor must be where this process saw it last: otherwise somebody else went on, whoever it was."""
+    grow(shop)
+    configure(shop, lanes=1)
+    with hold_row(shop, "points") as hold, shop.start("--run-once", "daily-points") as process:
+        hold.reached(process)
+        process.signal(signal.SIGSTOP)
+        hold.release()
+        wait_idle(shop)
+        shop.sql("UPDATE roundsman.lane SET cursor = '2345'")
+        before, books = ledger(shop), shop.books()
+        process.signal(signal.SIGCONT)
+        assert process.wait() == 1, process.log()
+        assert "another process has taken the run up" in process.log()
+    check_books(shop, books)
+    assert ledger(shop) == before
+
+
 # ---- Beside each other ----
 
 def check_seconds(shop, amount, before):
