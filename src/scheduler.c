@@ -323,8 +323,8 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
 
         if (r < 0)
             return r;
-        log_say(LOG_NOTICE, "reloaded %s: %zu jobs", scheduler->configuration->path,
-                scheduler->configuration->job_count);
+        log_say(LOG_NOTICE, "reloaded %s: %zu job%s", scheduler->configuration->path, scheduler->configuration->job_count,
+                scheduler->configuration->job_count == 1 ? "" : "s");
     }
     sd_notify(0, "READY=1");
     return 0;
@@ -443,8 +443,8 @@ int scheduler_run(struct configuration *configuration)
     scheduler_hold_signals();
     sigaction(SIGPIPE, &ignore, NULL); /* a standard error that went away is no reason to stop */
 
-    log_say(LOG_NOTICE, "roundsman " PACKAGE_VERSION " started: %zu jobs of %s", configuration->job_count,
-            configuration->path);
+    log_say(LOG_NOTICE, "roundsman " PACKAGE_VERSION " started: %zu job%s of %s", configuration->job_count,
+            configuration->job_count == 1 ? "" : "s", configuration->path);
     r = set_up(&scheduler);
     if (r >= 0) {
         sd_notify(0, "READY=1");
