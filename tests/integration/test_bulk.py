@@ -433,10 +433,8 @@ KEYS = {
     "icu": ("text COLLATE \"de-x-icu\"", "(ARRAY['a', 'B', 'ä', 'Z', 'ß', '-', ' '])[1 + n % 7] || n"),
     "timestamptz": ("timestamptz", "'2026-01-01'::timestamptz + n * interval '1.000001 second'"),
     "numeric": ("numeric", "n / 8.0"),
-    "date": ("date", "'1999-12-31'::date + n"),
     "bytea": ("bytea", "decode(md5(n::text), 'hex')"),
     "inet": ("inet", "'10.0.0.0'::inet + n"),
-    "varchar": ("varchar(40)", "'k' || n"),
     "char": ("char(12)", "'k' || n"),
     "domain": ("shop.number", "n"),
 }
@@ -647,6 +645,9 @@ def test_defaults_of_the_database_do_not_matter(shop):
                     "plan_cache_mode = 'force_custom_plan'", "standard_conforming_strings = off",
                     "client_min_messages = 'debug1'", "idle_session_timeout = '1h'"):
         shop.sql(f'ALTER ROLE roundsman IN DATABASE "{shop.name}" SET {setting}')
+    # The sessions themselves say in which isolation they change rows.
+    triggered(shop, "RAISE EXCEPTION 'changed under %', current_setting('transaction_isolation');",
+              "current_setting('transaction_isolation') <> 'read committed'")
     configure(shop, lanes=2, where="name <> 'it''s'")
     with shop.hold("SELECT FROM shop.users WHERE id = 30 FOR UPDATE"):
         run(shop, 10)
@@ -665,3 +666,23 @@ def test_row_security_is_an_error_and_not_a_silence(shop):
     result = run(shop, 1)
     assert re.search("row.(level )?security", result.err), result
     expect(shop, before)
+
+
+def test_row_security_that_comes_in_the_middle_of_a_run(shop):
+    configure(shop, batch_max=100)
+    gate(shop, 250)
+    expected = shop.books().with_points(10)
+    shop.sql("CREATE POLICY half ON shop.users USING (id % 2 = 0)")
+    with shop.start("--run-once", "points") as process, shop.connect() as other:
+        waiting(shop, "Timeout")
+        # Its lock is the first in the queue when the batch at the gate is in.
+        thread = threading.Thread(target=lambda: other.execute("ALTER TABLE shop.users ENABLE ROW LEVEL SECURITY"))
+        thread.start()
+        wait_until(lambda: shop.sql("SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'shop.users'::regclass"))
+        shop.sql("DELETE FROM shop.closed")
+        thread.join(20)
+        assert process.wait() == 1, process.log()
+        assert 'query would be affected by row-level security policy for table "users"' in process.log()
+    shop.sql("ALTER TABLE shop.users DISABLE ROW LEVEL SECURITY")
+    run(shop)
+    expect(shop, expected)
