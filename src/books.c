@@ -2,6 +2,7 @@
 #include "books.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,4 +163,31 @@ usec_t books_now(const struct books *books)
     usec_t now = moment_now();
 
     return books->behind > 0 ? now - books->behind : now;
+}
+
+int books_task(struct books *books, int64_t run, struct task *ret)
+{
+    AUTO_ROWS rows = NULL;
+    AUTO_TEXT error = NULL;
+    int r = ledger_params(&books->ledger, run, &rows);
+
+    if (r < 0)
+        return books_failed(books, r, "reading the run's parameters");
+    r = frozen_read(rows, ret, &error);
+    if (r < 0)
+        log_say(LOG_ERR, "the parameters of run %lld cannot be used: %s", (long long)run, error);
+    return r;
+}
+
+/* What identifies a work to the engine's statements. */
+void books_name_work(struct work *work, const struct books *books, const struct task *task, int64_t run, int attempt)
+{
+    work->task = task;
+    work->ledger = books->schema;
+    work->batch_time = books->job->batch_time;
+    work->batch_max = books->job->batch_max;
+    work->retry_delay = books->job->retry_delay;
+    snprintf(work->run, sizeof(work->run), "%lld", (long long)run);
+    snprintf(work->job, sizeof(work->job), "%d", books->row.id);
+    snprintf(work->attempt, sizeof(work->attempt), "%d", attempt);
 }

@@ -12,6 +12,7 @@
 #include "frozen.h"
 #include "ledger.h"
 
+#define BOOKS_STATEMENT_TIMEOUT (60 * USEC_PER_SEC) /* of statements on rows of live traffic */
 #define BOOKS_LOCK_TIMEOUT (10 * USEC_PER_SEC) /* for rows of the ledger, which nobody holds for longer than a batch */
 
 struct books {
@@ -57,5 +58,11 @@ usec_t books_now(const struct books *);
 
 /* Logs what the session's last failed statement met; returns `error` (a negative errno). */
 int books_failed(const struct books *, int error, const char *doing);
+
+/* A run's task, out of its frozen parameters. Returns 0 or a negative errno (logged); the caller frees it. */
+int books_task(struct books *, int64_t run, struct task *ret);
+
+/* What names a run to the engine's statements, and how fast it goes. */
+void books_name_work(struct work *, const struct books *, const struct task *, int64_t run, int attempt);
 
 #endif

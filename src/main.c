@@ -21,7 +21,7 @@
 #include "log.h"
 #include "progress.h"
 #include "report.h"
-#include "run.h"
+#include "once.h"
 #include "scheduler.h"
 #include "status.h"
 

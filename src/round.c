@@ -8,12 +8,11 @@
 #include <string.h>
 
 #include "lanes.h"
+#include "leftovers.h"
 #include "log.h"
+#include "outcome.h"
 #include "status.h"
-
-#define LANE_STATEMENT_TIMEOUT (60 * USEC_PER_SEC)
-#define RETRY_PAGE 500
-#define SHOWN_LEFTOVERS 10
+#include "verify.h"
 
 /* A run in progress. */
 struct round {
@@ -49,134 +48,7 @@ static void on_progress(const struct work *work, void *argument)
     report(argument, RECORD_PROGRESS, RUN_RUNNING);
 }
 
-/* ---- What is verified before any row is touched ---- */
-
-static int verify_task(struct books *books, struct task *task, struct key_type *ret_key)
-{
-    struct relation_need need;
-    struct problems problems = {0};
-    int r;
-
-    relation_need_fill(&need, &task->shop, task->kind, &task->settings, task->where);
-    r = relation_examine(books->db, &need, &problems);
-    if (r < 0) {
-        problems_free(&problems);
-        return books_failed(books, r, "examining the tables");
-    }
-    for (size_t i = 0; i < problems.count; i++) {
-        const struct problem *problem = &problems.list[i];
-
-        if (problem->advice)
-            continue;
-        log_say(LOG_ERR, "%s%s%s", problem->text, problem->remedy != NULL ? "; remedy: " : "",
-                problem->remedy != NULL ? problem->remedy : "");
-        problems_free(&problems);
-        return -EINVAL;
-    }
-    problems_free(&problems);
-    r = relation_key_type(books->db, &need, ret_key);
-    return r < 0 ? books_failed(books, r, "reading the key's type") : 0;
-}
-
-/* Each key of --only must be one: the server casts it. -EDOM: one is not (logged). */
-static int verify_keys(struct books *books, const struct task *task)
-{
-    AUTO_TEXT sql = mem_print("SELECT $1::%s", task->key.type);
-
-    for (size_t i = 0; task->only != NULL && task->only[i] != NULL; i++) {
-        int r = db_query(books->db, sql, 1, (const char *[]){task->only[i]}, NULL);
-
-        if (r == -EBADMSG) {
-            log_say(LOG_ERR, "--only %s: %s", task->only[i], db_error(books->db)->message);
-            return -EDOM;
-        }
-        if (r < 0)
-            return books_failed(books, r, "reading the keys of --only");
-    }
-    return 0;
-}
-
-static bool same_text(const char *a, const char *b)
-{
-    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
-}
-
-/* Ranges and cursors mean nothing when keys are in another order now. */
-static int verify_order(const struct books *books, const struct task *task, const struct key_type *now, int64_t run)
-{
-    const struct key_type *then = &task->key;
-
-    if (strcmp(then->type, now->type) == 0 && same_text(then->collation, now->collation) &&
-        same_text(then->version, now->version))
-        return 0;
-    log_say(LOG_ERR,
-            "not resumed, because its keys may be in another order now: they were %s (collation %s, version %s) when it started, "
-            "and are %s (collation %s, version %s): give it up with roundsman --abandon %s -n %lld",
-            then->type, then->collation != NULL ? then->collation : "none", then->version != NULL ? then->version : "none",
-            now->type, now->collation != NULL ? now->collation : "none", now->version != NULL ? now->version : "none",
-            books->job->name, (long long)run);
-    return -EINVAL;
-}
-
 /* ---- Outcomes ---- */
-
-static void say(const struct books *books, int priority, const char *line)
-{
-    if (books->tool)
-        printf("%s\n", line);
-    else
-        log_say(priority, "%s", line);
-}
-
-static void show_leftovers(struct books *books, const struct ledger_run *run)
-{
-    struct ledger_leftover *list = NULL;
-    size_t count = 0;
-
-    if (ledger_leftovers(&books->ledger, books->row.id, run->id, NULL, SHOWN_LEFTOVERS, &list, &count) < 0)
-        return;
-    for (size_t i = 0; i < count; i++) {
-        AUTO_TEXT line = mem_print("left over: key %s, %s: %s (SQLSTATE %s)", list[i].key, list[i].reason,
-                                   list[i].error != NULL ? list[i].error : "", list[i].sqlstate != NULL ? list[i].sqlstate : "");
-
-        say(books, LOG_WARNING, line);
-    }
-    if (run->leftovers > (int64_t)count) {
-        AUTO_TEXT line = mem_print("left over: and %lld more", (long long)(run->leftovers - (int64_t)count));
-
-        say(books, LOG_WARNING, line);
-    }
-    ledger_leftovers_free(list, count);
-}
-
-int round_outcome(struct books *books, const struct ledger_run *run, const char *prefix)
-{
-    AUTO_BUF line = {0};
-    char due[MOMENT_TEXT_MAX];
-
-    if (books->tool) {
-        buf_print(&line, "%s: ", books->job->name);
-        if (run->due == MOMENT_NONE)
-            buf_print(&line, "manual run %lld ", (long long)run->id);
-        else
-            buf_print(&line, "run %lld due %s ", (long long)run->id, moment_format(run->due, due));
-    }
-    buf_print(&line, "%s%s: %lld rows changed", prefix, run->state, (long long)run->rows_done);
-    if (run->rows_skipped > 0)
-        buf_print(&line, ", %lld skipped", (long long)run->rows_skipped);
-    if (run->leftovers > 0)
-        buf_print(&line, ", %lld left over", (long long)run->leftovers);
-    say(books, run->leftovers > 0 ? LOG_WARNING : LOG_NOTICE, line.text);
-    if (run->leftovers > 0)
-        show_leftovers(books, run);
-    if (fflush(stdout) != 0) { /* it stays unreported, and typing the command again reports it */
-        log_say(LOG_ERR, "the outcome cannot be printed: standard output: %s", strerror(errno));
-        return run->leftovers > 0 ? STATUS_LEFT_OVER : STATUS_FAILED;
-    }
-    if (ledger_reported(&books->ledger, run->id) < 0)
-        log_say(LOG_WARNING, "the run's report could not be recorded: %s", db_error(books->db)->message);
-    return run->leftovers > 0 ? STATUS_LEFT_OVER : STATUS_DONE;
-}
 
 /* The attempt ended before the run did. */
 static int stop(struct round *round, const char *state, const char *error)
@@ -247,180 +119,8 @@ static int finish(struct round *round)
     say_untouched(round->task, &run);
     log_say(LOG_INFO, "took %.1f s", (double)(moment_monotonic() - round->began) / (double)USEC_PER_SEC);
     show_unmatched(round, &run);
-    r = round_outcome(books, &run, "");
+    r = outcome_report(books, &run, "");
     ledger_run_free(&run);
-    return r;
-}
-
-/* ---- Leftovers ---- */
-
-/* What identifies a work to the engine's statements. */
-static void name_work(struct work *work, const struct books *books, const struct task *task, int64_t run, int attempt)
-{
-    work->task = task;
-    work->ledger = books->schema;
-    work->batch_time = books->job->batch_time;
-    work->batch_max = books->job->batch_max;
-    work->retry_delay = books->job->retry_delay;
-    snprintf(work->run, sizeof(work->run), "%lld", (long long)run);
-    snprintf(work->job, sizeof(work->job), "%d", books->row.id);
-    snprintf(work->attempt, sizeof(work->attempt), "%d", attempt);
-}
-
-static int retry_one(struct books *books, struct work *work, const struct ledger_leftover *leftover)
-{
-    bool locked = false;
-    const struct db_error *error;
-    AUTO_TEXT message = NULL;
-    char sqlstate[6];
-    enum failure failure;
-    int r = work->task->kind->engine->retry(work, books->db, leftover, &locked);
-
-    if (r == RETRIED_SETTLED)
-        return 0;
-    if (r < 0)
-        return books_failed(books, r, "retrying a leftover");
-    error = db_error(books->db);
-    message = mem_copy(locked ? "another session holds a lock on the row" : error->message);
-    memcpy(sqlstate, locked ? "55P03" : error->sqlstate, sizeof(sqlstate));
-    /* What ails more than this row, the statement that puts it off meets, too: nothing else waits for one row's sake. */
-    failure = work_failure(sqlstate);
-    if (failure == FAILURE_FENCED) {
-        log_say(LOG_ERR, "retrying the leftover key %s: %s", leftover->key, message);
-        return -EBADMSG;
-    }
-    r = ledger_put_off(&books->ledger, leftover, failure == FAILURE_LOCKED ? "locked" : "failed", sqlstate, message,
-                       work->retry_delay);
-    return r < 0 && r != -ESTALE ? books_failed(books, r, "putting a leftover off") : 0;
-}
-
-static int set_timeouts(struct books *books, usec_t lock, usec_t statement)
-{
-    AUTO_TEXT sql = mem_print("SET lock_timeout = '%lldms'; SET statement_timeout = '%lldms'", (long long)(lock / USEC_PER_MSEC),
-                              (long long)(statement / USEC_PER_MSEC));
-    int r = db_script(books->db, sql);
-
-    return r < 0 ? books_failed(books, r, "setting timeouts") : 0;
-}
-
-/*
- * Retries the listed leftovers, all of one run, with that run's task. They are rows of live traffic: this session, which
- * otherwise waits for rows of the ledger alone, gives way as a lane does.
- */
-static int retry_list(struct books *books, const struct task *task, const struct ledger_leftover *list, size_t count)
-{
-    struct work work = {0};
-    int r = set_timeouts(books, books->job->lock_timeout, LANE_STATEMENT_TIMEOUT);
-
-    name_work(&work, books, task, list[0].run, list[0].run_attempt);
-    for (size_t i = 0; i < count && r == 0; i++)
-        r = child_stop ? -EINTR : retry_one(books, &work, &list[i]);
-    return r == 0 ? set_timeouts(books, BOOKS_LOCK_TIMEOUT, 0) : r;
-}
-
-static int read_task(struct books *books, int64_t run, struct task *ret)
-{
-    AUTO_ROWS rows = NULL;
-    AUTO_TEXT error = NULL;
-    int r = ledger_params(&books->ledger, run, &rows);
-
-    if (r < 0)
-        return books_failed(books, r, "reading the run's parameters");
-    r = frozen_read(rows, ret, &error);
-    if (r < 0)
-        log_say(LOG_ERR, "the parameters of run %lld cannot be used: %s", (long long)run, error);
-    return r;
-}
-
-/* One run's share of a list. */
-static int retry_run(struct books *books, const struct ledger_leftover *list, size_t count)
-{
-    struct task task = {0};
-    int r = read_task(books, list[0].run, &task);
-
-    if (r == 0)
-        r = retry_list(books, &task, list, count);
-    task_free(&task);
-    return r;
-}
-
-/* Closes the runs of which nothing is left; one may have been killed before it came to that. */
-static int close_settled(struct books *books)
-{
-    struct ledger_run run = {0};
-    int r;
-
-    while ((r = ledger_first_partial(&books->ledger, books->row.id, true, &run)) == 0) {
-        int64_t id = run.id;
-        int attempt = run.attempt;
-
-        ledger_run_free(&run);
-        log_about(books->job->name, MOMENT_NONE, id);
-        r = ledger_finish_run(&books->ledger, id, attempt, &run);
-        if (r == 0 && strcmp(run.state, "done") != 0)
-            r = -ESTALE;
-        if (r < 0)
-            books_failed(books, r, "closing a run whose leftovers are settled");
-        else
-            round_outcome(books, &run, "its last leftover is settled: ");
-        ledger_run_free(&run);
-        log_about(books->job->name, MOMENT_NONE, 0);
-        if (r < 0)
-            return r;
-    }
-    return r == -ENOENT ? 0 : books_failed(books, r, "looking for runs whose leftovers are settled");
-}
-
-/* One page of leftovers. Returns how many there were, and in `*after` the last one's key. */
-static int retry_page(struct books *books, int64_t run, char **after)
-{
-    struct ledger_leftover *list = NULL;
-    size_t count = 0;
-    int r = ledger_leftovers(&books->ledger, books->row.id, run, *after, RETRY_PAGE, &list, &count);
-
-    if (r < 0)
-        return books_failed(books, r, "reading the leftovers");
-    for (size_t first = 0, end; first < count && r == 0; first = end) {
-        for (end = first + 1; end < count && list[end].run == list[first].run;)
-            end++;
-        log_about(books->job->name, MOMENT_NONE, list[first].run);
-        log_say(LOG_INFO, "retrying %zu leftovers", end - first);
-        r = retry_run(books, list + first, end - first);
-        log_about(books->job->name, MOMENT_NONE, 0);
-    }
-    free(*after);
-    *after = count > 0 ? mem_copy(list[count - 1].key) : NULL;
-    ledger_leftovers_free(list, count);
-    return r < 0 ? r : (int)count;
-}
-
-int round_retry(struct books *books, int64_t run)
-{
-    AUTO_TEXT after = NULL;
-    int r;
-
-    /* What is due again soon after it was put off waits for the next call: this one comes to an end. */
-    do
-        r = retry_page(books, run, &after);
-    while (r == RETRY_PAGE && run != 0);
-    if (r >= 0)
-        r = close_settled(books);
-    return r >= 0 ? STATUS_DONE : r == -EINTR ? STATUS_INTERRUPTED : STATUS_FAILED;
-}
-
-/* Rows that were locked or failed are tried once more at the end of their run: most locks are gone by then. */
-static int retry_own(struct round *round)
-{
-    struct books *books = round->books;
-    struct ledger_leftover *list = NULL;
-    size_t count = 0;
-    int r = ledger_leftovers(&books->ledger, books->row.id, round->id, NULL, RETRY_PAGE, &list, &count);
-
-    if (r < 0)
-        return books_failed(books, r, "reading the leftovers");
-    if (count > 0)
-        r = retry_list(books, round->task, list, count);
-    ledger_leftovers_free(list, count);
     return r;
 }
 
@@ -454,7 +154,7 @@ static int drive(struct round *round)
                 .purpose = books->job->name,
                 .search_path = books->search_path,
                 .lock_timeout = books->job->lock_timeout,
-                .statement_timeout = LANE_STATEMENT_TIMEOUT,
+                .statement_timeout = BOOKS_STATEMENT_TIMEOUT,
                 .stop = &child_stop,
             },
         .control = books->db,
@@ -474,7 +174,7 @@ static int drive(struct round *round)
         return stop(round, "interrupted", NULL);
     if (work->end == WORK_FAILED)
         return stop(round, "failed", work->error);
-    r = retry_own(round);
+    r = leftovers_retry_own(books, round->task, round->id);
     if (r == -EINTR)
         return stop(round, "interrupted", NULL);
     if (r < 0) { /* logged; a lost connection leaves the ledger as it is */
@@ -494,7 +194,7 @@ static int make(struct round *round)
 
     log_about(books->job->name, round->due, round->id);
     round->began = moment_monotonic();
-    name_work(&round->work, books, round->task, round->id, round->attempt);
+    books_name_work(&round->work, books, round->task, round->id, round->attempt);
     if (load_lanes(round) < 0) {
         status = STATUS_FAILED;
     } else {
@@ -558,7 +258,7 @@ int round_resume(struct books *books, const struct ledger_run *run)
     int status = STATUS_FAILED, r;
 
     log_about(books->job->name, run->due, run->id);
-    r = read_task(books, run->id, &task);
+    r = books_task(books, run->id, &task);
     if (r == 0)
         r = verify_task(books, &task, &key);
     if (r == 0)

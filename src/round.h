@@ -24,16 +24,6 @@ int round_start(struct books *, struct task *task, const struct round_start *);
 /* Takes an unfinished run up again, with its own parameters. */
 int round_resume(struct books *, const struct ledger_run *);
 
-/*
- * Retries leftovers: of the run `run`, whether they are due or not, or (0) those of the job's partial runs that are due. A
- * run whose last leftover is settled is done. Returns STATUS_DONE (also when some are left), STATUS_FAILED or
- * STATUS_INTERRUPTED.
- */
-int round_retry(struct books *, int64_t run);
-
-/* Prints (or logs) how the run ended, marks it reported, and gives the exit status that says so. */
-int round_outcome(struct books *, const struct ledger_run *, const char *prefix);
-
 /* Prints what a run of `task` would change, in a READ ONLY transaction. */
 int round_preview(struct books *, struct task *task);
 

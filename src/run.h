@@ -1,10 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
- * run: settle a job's books: take its lock, read the ledger, finish what is unfinished, retry what was left over, and
- * make the runs that are owed. The daemon's children and --run-once are the same code.
- *
- * Every function here connects, works, logs what happened, and returns an exit status of status.h. Call them in a
- * process that caught its signals (child_catch_signals()).
+ * run: the errand of a daemon's child: take the job's lock, read the ledger, finish what is unfinished, retry what was
+ * left over, and make the runs that are owed. It connects, works, logs what happened, and returns an exit status of status.h.
  */
 #ifndef RM_RUN_H
 #define RM_RUN_H
@@ -26,19 +23,5 @@ struct errand {
  * usually finds nothing to do. A disabled job's books are only applied. Argument: a struct errand.
  */
 int run_settle(const void *errand, struct reporter *);
-
-/* What the operator asked --run-once for. */
-struct request {
-    usec_t due;               /* --due, or MOMENT_NONE */
-    const char *const *only;  /* --only, NULL-terminated; NULL: all rows */
-    const struct overrides *set; /* --set: what the job given with this request was overridden with */
-    bool dry_run;
-};
-
-/* --run-once: the first of these that applies: finish, settle, extra run; status 75 at once when the job is busy. */
-int run_once(const struct configuration *, const struct job *, const struct request *, struct reporter *);
-
-/* --abandon: gives up the unfinished run `run` (0: the only one there is). */
-int run_abandon(const struct configuration *, const char *job, int64_t run);
 
 #endif

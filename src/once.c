@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "once.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "leftovers.h"
+#include "log.h"
+#include "outcome.h"
+#include "owed.h"
+#include "round.h"
+#include "status.h"
+
+static const char *due_text(const struct ledger_run *run, char text[static MOMENT_TEXT_MAX])
+{
+    return run->due == MOMENT_NONE ? "manual" : moment_format(run->due, text);
+}
+
+static int refuse_beside(const struct books *books, const struct ledger_run *run, const char *what)
+{
+    char text[MOMENT_TEXT_MAX];
+
+    log_say(LOG_ERR, "%s is refused while run %lld (%s, %s) is unfinished: finish it with roundsman --run-once %s, or give it up with "
+                     "roundsman --abandon %s -n %lld",
+            what, (long long)run->id, due_text(run, text), run->state, books->job->name, books->job->name, (long long)run->id);
+    return STATUS_FAILED;
+}
+
+static int resume(struct books *books, const struct ledger_run *run)
+{
+    char text[MOMENT_TEXT_MAX];
+
+    if (!books->job->enabled) {
+        log_say(LOG_ERR, "run %lld (%s) is unfinished, and is not resumed while the job is disabled (enabled = false)",
+                (long long)run->id, due_text(run, text));
+        return STATUS_FAILED;
+    }
+    log_say(LOG_NOTICE, "finishing run %lld (%s, %s)", (long long)run->id, due_text(run, text), run->state);
+    return round_resume(books, run);
+}
+
+/* Retries all leftovers of a run now, whenever they are due, and says how it stands after that. */
+static int retry_now(struct books *books, const struct ledger_run *run)
+{
+    struct ledger_run after = {0};
+    char text[MOMENT_TEXT_MAX];
+    int status;
+
+    log_say(LOG_NOTICE, "run %lld (%s) has %lld rows left over: retrying them, and nothing else (roundsman --abandon %s -n %lld "
+                        "gives them up)",
+            (long long)run->id, due_text(run, text), (long long)run->leftovers, books->job->name, (long long)run->id);
+    status = leftovers_retry(books, run->id);
+    if (status != STATUS_DONE)
+        return status;
+    if (ledger_find_run(&books->ledger, run->id, NULL, &after) < 0)
+        return STATUS_FAILED;
+    if (after.leftovers > 0)
+        status = outcome_report(books, &after, "still ");
+    ledger_run_free(&after);
+    return status;
+}
+
+static int extra_run(struct books *books, const struct request *request, const char *asked)
+{
+    struct task task = task_of_job(books->configuration, books->job, request->only);
+
+    if (request->dry_run) {
+        log_say(LOG_NOTICE, "dry run: would make an extra run");
+        return round_preview(books, &task);
+    }
+    log_say(LOG_NOTICE, "making an extra run");
+    return round_start(books, &task, &(struct round_start){.due = MOMENT_NONE, .trigger = "manual", .request = asked});
+}
+
+/* --due: that occurrence, and nothing else. */
+static int settle_due(struct books *books, const struct request *request)
+{
+    struct ledger_run run = {0};
+    struct task task;
+    char due[MOMENT_TEXT_MAX], from[MOMENT_TEXT_MAX], through[MOMENT_TEXT_MAX];
+    int status, r;
+
+    moment_format(request->due, due);
+    if (request->due > books_now(books)) {
+        log_say(LOG_ERR, "--due %s is in the future", due);
+        return STATUS_USAGE;
+    }
+    r = ledger_find_due(&books->ledger, books->row.id, request->due, &run);
+    if (r == 0) {
+        if (strcmp(run.state, "done") == 0 || strcmp(run.state, "abandoned") == 0) {
+            log_say(LOG_NOTICE, "nothing to do: %s is settled already, by run %lld (%s)", due, (long long)run.id, run.state);
+            status = STATUS_DONE;
+        } else if (request->dry_run) {
+            log_say(LOG_NOTICE, "dry run: would finish run %lld (%s)", (long long)run.id, run.state);
+            status = STATUS_DONE;
+        } else {
+            status = strcmp(run.state, "partial") == 0 ? retry_now(books, &run) : resume(books, &run);
+        }
+        ledger_run_free(&run);
+        return status;
+    }
+    if (r != -ENOENT)
+        return books_failed(books, r, "looking for the occurrence's run"), STATUS_FAILED;
+    if (books->row.pruned_from != MOMENT_NONE && request->due >= books->row.pruned_from &&
+        request->due <= books->row.pruned_through) {
+        log_say(LOG_ERR, "--due %s is from a time whose runs were deleted by ledger.keep (%s to %s): whether it was run is not known",
+                due, moment_format(books->row.pruned_from, from), moment_format(books->row.pruned_through, through));
+        return STATUS_FAILED;
+    }
+    r = ledger_unfinished(&books->ledger, books->row.id, true, NULL, &run);
+    if (r == 0) {
+        status = refuse_beside(books, &run, "--due");
+        ledger_run_free(&run);
+        return status;
+    }
+    if (r != -ENOENT)
+        return books_failed(books, r, "looking for unfinished runs"), STATUS_FAILED;
+    task = task_of_job(books->configuration, books->job, NULL);
+    if (request->dry_run) {
+        log_say(LOG_NOTICE, "dry run: would settle the occurrence %s", due);
+        return round_preview(books, &task);
+    }
+    log_say(LOG_NOTICE, "settling the occurrence %s", due);
+    return round_start(books, &task, &(struct round_start){.due = request->due, .trigger = "catch_up"});
+}
+
+/*
+ * What an earlier command left: unfinished, or finished and not reported, or with leftovers. Returns an exit status when that
+ * is what this command is for, -ENOENT when there is nothing of it.
+ */
+static int earlier_run(struct books *books, const struct request *request, const char *asked)
+{
+    struct ledger_run run = {0};
+    int status = -ENOENT, r;
+
+    r = ledger_unfinished(&books->ledger, books->row.id, true, asked, &run);
+    if (r == 0) {
+        if (asked != NULL && !(run.due == MOMENT_NONE && run.same_request)) {
+            status = refuse_beside(books, &run, request->only != NULL ? "--only" : "--set");
+        } else if (request->dry_run) {
+            log_say(LOG_NOTICE, "dry run: would finish run %lld (%s), which has changed %lld rows so far", (long long)run.id,
+                    run.state, (long long)run.rows_done);
+            status = STATUS_DONE;
+        } else {
+            status = resume(books, &run);
+        }
+        ledger_run_free(&run);
+        return status;
+    }
+    if (r != -ENOENT)
+        return books_failed(books, r, "looking for unfinished runs"), STATUS_FAILED;
+    r = ledger_manual_to_close(&books->ledger, books->row.id, asked, &run);
+    if (r == -ENOENT)
+        return -ENOENT;
+    if (r < 0)
+        return books_failed(books, r, "looking for runs that were not reported"), STATUS_FAILED;
+    if (request->dry_run)
+        log_say(LOG_NOTICE, "dry run: would report run %lld (%s), and make no new one", (long long)run.id, run.state);
+    else if (strcmp(run.state, "partial") == 0)
+        status = retry_now(books, &run);
+    else
+        status = outcome_report(books, &run, "finished earlier, and its outcome was not reported; no new run is made: ");
+    ledger_run_free(&run);
+    return request->dry_run ? STATUS_DONE : status;
+}
+
+static void say_owed(const struct books *books, const struct owed *owed, const char *doing)
+{
+    char first[MOMENT_TEXT_MAX], last[MOMENT_TEXT_MAX];
+
+    if (owed->count == 1)
+        log_say(LOG_NOTICE, "%s the owed occurrence %s", doing, moment_format(owed->last, last));
+    else if (books->job->catch_up == CATCH_UP_ALL)
+        log_say(LOG_NOTICE, "%s the %lld owed occurrences from %s to %s", doing, (long long)owed->count,
+                moment_format(owed->first, first), moment_format(owed->last, last));
+    else
+        log_say(LOG_NOTICE, "%s the occurrence %s, the latest of %lld that are owed (catch_up = \"latest\")", doing,
+                moment_format(owed->last, last), (long long)owed->count);
+}
+
+/* The occurrences that are owed. -ENOENT: none are. */
+static int owed_runs(struct books *books, const struct request *request)
+{
+    struct owed owed;
+    int status;
+    struct task task;
+
+    if (!books->job->enabled)
+        return -ENOENT;
+    if (!books_agree(books)) {
+        log_say(LOG_WARNING, "the ledger has schedule \"%s\" in %s, and the file \"%s\": a changed schedule takes effect when a daemon "
+                             "starts or reloads with it, and until then nothing of it is owed",
+                books->row.schedule, books->row.timezone, books->job->schedule_text);
+        return -ENOENT;
+    }
+    owed = owed_find(books, books_now(books));
+    if (owed.count == 0 && owed.too_old == 0)
+        return -ENOENT;
+    if (request->dry_run) {
+        if (owed.count == 0 || books->job->catch_up == CATCH_UP_NONE)
+            return -ENOENT;
+        say_owed(books, &owed, "dry run: would settle");
+        task = task_of_job(books->configuration, books->job, NULL);
+        return round_preview(books, &task);
+    }
+    if (owed.count == 0 || books->job->catch_up == CATCH_UP_NONE)
+        return owed_skip(books, &owed, MOMENT_NONE) < 0 ? STATUS_FAILED : -ENOENT;
+    say_owed(books, &owed, "settling");
+    status = leftovers_retry(books, 0);
+    if (status != STATUS_DONE)
+        return status;
+    return owed_settle(books, books_now(books), MOMENT_NONE);
+}
+
+/*
+ * A scheduled run that left rows over: the command that made it is typed again, and means those rows, not one more round for
+ * all others. -ENOENT: there is none.
+ */
+static int left_over_run(struct books *books, const struct request *request)
+{
+    struct ledger_run run = {0};
+    int status = STATUS_DONE, r = ledger_first_partial(&books->ledger, books->row.id, false, &run);
+
+    if (r == -ENOENT)
+        return r;
+    if (r < 0)
+        return books_failed(books, r, "looking for runs with leftovers"), STATUS_FAILED;
+    if (request->dry_run)
+        log_say(LOG_NOTICE, "dry run: would retry the %lld rows that run %lld left over, and nothing else",
+                (long long)run.leftovers, (long long)run.id);
+    else
+        status = retry_now(books, &run);
+    ledger_run_free(&run);
+    return status;
+}
+
+static int first_that_applies(struct books *books, const struct request *request)
+{
+    AUTO_TEXT asked = frozen_request(request->only, request->set);
+    int status;
+
+    if (request->due != MOMENT_NONE)
+        return settle_due(books, request);
+    status = earlier_run(books, request, asked);
+    if (status == -ENOENT && asked == NULL)
+        status = owed_runs(books, request);
+    if (status == -ENOENT && asked == NULL)
+        status = left_over_run(books, request);
+    if (status == -ENOENT && asked != NULL && !request->dry_run && (status = leftovers_retry(books, 0)) == STATUS_DONE)
+        status = -ENOENT;
+    return status != -ENOENT ? status : extra_run(books, request, asked);
+}
+
+static int once(struct books *books, const struct request *request)
+{
+    if (request->dry_run) {
+        /* Nothing is written, not even the job's row: the ledger's row may be missing, and nothing is locked. */
+        int r = db_script(books->db, "BEGIN READ ONLY");
+
+        if (r == 0)
+            r = ledger_find_job(&books->ledger, books->job->name, &books->row);
+        if (r < 0 && r != -ENOENT)
+            return books_failed(books, r, "reading the job's row in the ledger"), STATUS_FAILED;
+        if (r == -ENOENT)
+            return extra_run(books, request, NULL);
+        return first_that_applies(books, request);
+    }
+    if (books_see(books) < 0)
+        return STATUS_FAILED;
+    switch (books_lock(books)) {
+    case 1:
+        break;
+    case 0:
+        log_say(LOG_ERR, "another process is running this job; roundsman --status shows it");
+        return STATUS_BUSY;
+    default:
+        return STATUS_FAILED;
+    }
+    if (books_see(books) < 0 || owed_verify(books) < 0)
+        return STATUS_FAILED;
+    return first_that_applies(books, request);
+}
+
+int run_once(const struct configuration *configuration, const struct job *job, const struct request *request,
+             struct reporter *reporter)
+{
+    struct books books = {.configuration = configuration, .job = job, .reporter = reporter, .tool = true};
+    char due[MOMENT_TEXT_MAX];
+    int status = STATUS_FAILED, r;
+
+    log_about(job->name, MOMENT_NONE, 0);
+    if (request->due != MOMENT_NONE && !schedule_has(job->schedule, request->due)) {
+        log_say(LOG_ERR, "--due %s is no instant of the schedule \"%s\"; roundsman --next %s --from TIME shows them",
+                moment_format(request->due, due), job->schedule_text, job->name);
+        return STATUS_USAGE;
+    }
+    r = books_open(&books, true);
+    if (r == 0)
+        status = once(&books, request);
+    else if (r == -ECANCELED)
+        status = STATUS_INTERRUPTED;
+    books_close(&books);
+    return status;
+}
+
+/* ---- --abandon ---- */
+
+/* What a killed process still has in flight is waited for and shut out first, so that the counts are the last ones. */
+static int abandon(struct books *books, struct ledger_run *run)
+{
+    AUTO_TEXT state = mem_copy(run->state);
+    AUTO_TEXT reason = NULL;
+    int64_t id = run->id;
+    int attempt = 0, r = 0;
+
+    if (strcmp(state, "partial") != 0) {
+        r = ledger_take_up(&books->ledger, id, run->attempt, &attempt);
+        ledger_run_free(run);
+        if (r == 0)
+            r = ledger_find_run(&books->ledger, id, NULL, run);
+    }
+    if (r < 0)
+        return r;
+    reason = mem_print("given up by the operator when it was %s: %lld rows were changed, %lld left over", state,
+                       (long long)run->rows_done, (long long)run->leftovers);
+    r = ledger_abandon(&books->ledger, id, run->attempt, reason);
+    if (r == 0)
+        printf("run %lld is abandoned: %lld rows were changed and stay so, the rest is not done\n", (long long)id,
+               (long long)run->rows_done);
+    return r;
+}
+
+static int give_up(struct books *books, int64_t id)
+{
+    struct ledger_run run = {0};
+    int job = 0, r;
+
+    r = id != 0 ? ledger_find_run(&books->ledger, id, &job, &run) : ledger_only_open(&books->ledger, books->row.id, &run);
+    if (r == -EEXIST) {
+        log_say(LOG_ERR, "several runs are unfinished or have leftovers: name one with -n (roundsman --history shows them)");
+        return STATUS_FAILED;
+    }
+    if (r == -ENOENT || (r == 0 && id != 0 && job != books->row.id)) {
+        ledger_run_free(&run);
+        if (id != 0)
+            log_say(LOG_ERR, "there is no run %lld of this job", (long long)id);
+        else
+            log_say(LOG_NOTICE, "nothing to do: no run is unfinished");
+        return id != 0 ? STATUS_FAILED : STATUS_DONE;
+    }
+    if (r == 0 && (strcmp(run.state, "done") == 0 || strcmp(run.state, "abandoned") == 0))
+        log_say(LOG_NOTICE, "nothing to do: run %lld is %s", (long long)run.id, run.state);
+    else if (r == 0)
+        r = abandon(books, &run);
+    ledger_run_free(&run);
+    return r < 0 ? books_failed(books, r, "abandoning the run"), STATUS_FAILED : STATUS_DONE;
+}
+
+int run_abandon(const struct configuration *configuration, const char *job, int64_t run)
+{
+    struct books books = {.configuration = configuration, .tool = true};
+    int status = STATUS_FAILED, r;
+
+    log_about(job, MOMENT_NONE, 0);
+    r = books_open(&books, false);
+    if (r == 0) {
+        r = ledger_find_job(&books.ledger, job, &books.row);
+        if (r == -ENOENT) {
+            log_say(LOG_ERR, "the ledger knows no such job");
+            status = STATUS_USAGE;
+        } else if (r < 0) {
+            books_failed(&books, r, "reading the job's row in the ledger");
+        }
+    }
+    if (r == 0)
+        r = books_lock(&books);
+    if (r == 1) {
+        status = give_up(&books, run);
+    } else if (r == 0) {
+        log_say(LOG_ERR, "another process is running this job: stop it first");
+        status = STATUS_BUSY;
+    }
+    books_close(&books);
+    return status;
+}
