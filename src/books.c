@@ -8,6 +8,7 @@
 
 #include "log.h"
 #include "migration.h"
+#include "sql.h"
 
 int books_failed(const struct books *books, int error, const char *doing)
 {
@@ -94,7 +95,7 @@ int books_open(struct books *books, bool skew_matters)
     char *error = NULL;
     int r;
 
-    db_quote(&schema, books->configuration->ledger_schema);
+    sql_quote(&schema, books->configuration->ledger_schema);
     books->schema = buf_take(&schema);
     options.search_path = books->search_path = relation_search_path(&books->configuration->shop);
     r = db_connect(&options, &books->db, &error);

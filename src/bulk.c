@@ -8,6 +8,7 @@
 
 #include "batch.h"
 #include "bulk_sql.h"
+#include "sql.h"
 
 /* Statements of a lane, by the name under which they are prepared: one letter and whether there is a lower key. */
 enum piece { BOUNDS = 'b', CHANGE = 'c', CAREFUL = 's', LEAVE = 'l' };
@@ -43,14 +44,14 @@ static int read_extent(struct db *db, struct task *task, const struct change *ch
     AUTO_BUF sql = {0}, table = {0};
     int r;
 
-    db_quote_name(&table, change->table);
+    sql_quote_name(&table, change->table);
     buf_add(&sql, "SELECT (extract(epoch FROM now()) * 1000000)::bigint, (SELECT coalesce(sum(CASE WHEN reltuples > 0"
                   " THEN reltuples ELSE pg_relation_size(oid) / 100 END), 0)::bigint FROM pg_class"
                   " WHERE oid = $1::regclass OR oid IN (SELECT relid FROM pg_partition_tree($1::regclass) WHERE isleaf)),"
                   " (SELECT t.");
-    db_quote(&sql, change->key);
+    sql_quote(&sql, change->key);
     buf_print(&sql, "::text FROM %s AS t ORDER BY t.", table.text);
-    db_quote(&sql, change->key);
+    sql_quote(&sql, change->key);
     buf_add(&sql, " DESC LIMIT 1)");
     r = db_query(db, sql.text, 1, (const char *[]){table.text}, &rows);
     if (r < 0)
@@ -71,9 +72,9 @@ static int sample(struct db *db, const struct task *task, const struct change *c
         buf_print(&shares, "%s%.6f", i == 1 ? "{" : ",", (double)i / lanes);
     buf_add(&shares, "}");
     buf_add(&sql, "SELECT DISTINCT part, part::text AS words FROM unnest((SELECT percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY t.");
-    db_quote(&sql, change->key);
+    sql_quote(&sql, change->key);
     buf_add(&sql, ") FROM ");
-    db_quote_name(&sql, change->table);
+    sql_quote_name(&sql, change->table);
     buf_print(&sql, " AS t TABLESAMPLE SYSTEM (%.4f))) AS u(part) WHERE part < $2::%s ORDER BY 1",
               size <= SAMPLE_ROWS ? 100.0 : 100.0 * SAMPLE_ROWS / (double)size, task->key.type);
     return db_query(db, sql.text, 2, (const char *[]){shares.text, last}, ret);

@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "sql.h"
+
 static const char *keep(struct change *change, char *text)
 {
     change->texts[change->text_count++] = text;
@@ -21,7 +23,7 @@ static void add_only(struct change *change, const struct task *task)
     if (task->only == NULL)
         return;
     change->only = change->next++;
-    change->values[change->value_count++] = keep(change, db_array((const char *const *)task->only));
+    change->values[change->value_count++] = keep(change, sql_array((const char *const *)task->only));
 }
 
 struct change bulk_change(const struct task *task, size_t fixed)
@@ -56,12 +58,12 @@ void bulk_change_free(struct change *change)
 static void add_key(struct buf *sql, const struct change *change)
 {
     buf_add(sql, "t.");
-    db_quote(sql, change->key);
+    sql_quote(sql, change->key);
 }
 
 static void add_table(struct buf *sql, const struct change *change)
 {
-    db_quote_name(sql, change->table);
+    sql_quote_name(sql, change->table);
     buf_add(sql, " AS t");
 }
 
@@ -98,7 +100,7 @@ static void add_needs(struct buf *sql, const struct change *change)
 static void add_set(struct buf *sql, const struct change *change)
 {
     buf_add(sql, " SET ");
-    db_quote(sql, change->column);
+    sql_quote(sql, change->column);
     buf_print(sql, " = %s", change->value.text);
     work_touched(sql, change->touched, change->zone);
 }
@@ -273,7 +275,7 @@ char *bulk_count_sql(const struct task *task, const struct change *change)
     struct buf sql = {0};
 
     buf_print(&sql, "SELECT count(*) FILTER (WHERE %s), coalesce(sum(%s - t.", needs, change->value.text);
-    db_quote(&sql, change->column);
+    sql_quote(&sql, change->column);
     buf_print(&sql, ") FILTER (WHERE %s), 0), count(*) FILTER (WHERE NOT (%s)) FROM ", needs, needs);
     add_table(&sql, change);
     add_all(&sql, task, change);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cancel_sql.h"
+#include "sql.h"
 
 #define IN_FLIGHT 64 /* orders on one lane whose commit has not been answered yet */
 #define FEW_ORDERS 500 /* under which a second lane is not worth its connection */
@@ -78,7 +79,7 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
 {
     AUTO_TEXT edge_sql = cancel_edge_sql(task);
     AUTO_TEXT count_sql = cancel_count_sql(task);
-    AUTO_TEXT only = task->only != NULL ? db_array((const char *const *)task->only) : NULL;
+    AUTO_TEXT only = task->only != NULL ? sql_array((const char *const *)task->only) : NULL;
     AUTO_ROWS edge = NULL;
     AUTO_ROWS rows = NULL;
     char age[24], cutoff[24];
@@ -138,7 +139,7 @@ static int prepare(struct work *work, struct lane *lane)
 
     lane->state = state;
     state->call = setting_text(&task->settings, "call") != NULL;
-    state->only = task->only != NULL ? db_array((const char *const *)task->only) : NULL;
+    state->only = task->only != NULL ? sql_array((const char *const *)task->only) : NULL;
     snprintf(state->cutoff, sizeof(state->cutoff), "%lld", (long long)cancel_cutoff(task));
     snprintf(state->delay, sizeof(state->delay), "%lld", (long long)work->retry_delay);
     for (int from = CANCEL_FROM_START; r == 0 && from <= CANCEL_FROM_ORDER; from++)
@@ -458,7 +459,7 @@ static int preview(struct db *db, const struct task *task, struct preview *ret)
 {
     AUTO_TEXT count_sql = cancel_preview_sql(task);
     AUTO_TEXT keys_sql = cancel_keys_sql(task);
-    AUTO_TEXT only = task->only != NULL ? db_array((const char *const *)task->only) : NULL;
+    AUTO_TEXT only = task->only != NULL ? sql_array((const char *const *)task->only) : NULL;
     AUTO_ROWS counts = NULL;
     AUTO_ROWS keys = NULL;
     char cutoff[24];

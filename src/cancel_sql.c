@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "cancel_sql.h"
 
+#include "sql.h"
+
 #define LOCKED(text) "current_setting('roundsman.order', true) = '=' || " text "::text"
 
 const char *cancel_touched_type(const struct task *task)
@@ -17,12 +19,12 @@ usec_t cancel_cutoff(const struct task *task)
 static void add_column(struct buf *sql, const char *column)
 {
     buf_add(sql, "t.");
-    db_quote(sql, column);
+    sql_quote(sql, column);
 }
 
 static void add_orders(struct buf *sql, const struct task *task)
 {
-    db_quote_name(sql, task->shop.orders.table);
+    sql_quote_name(sql, task->shop.orders.table);
     buf_add(sql, " AS t");
 }
 
@@ -47,7 +49,7 @@ static void add_status(struct buf *sql, const struct task *task, bool reserved, 
     for (size_t i = 0; i < ELEMENTS(lists); i++)
         for (size_t n = 0; wanted[i] && lists[i][n] != NULL; n++) {
             buf_add(sql, separator);
-            db_literal(sql, lists[i][n]);
+            sql_literal(sql, lists[i][n]);
             separator = ", ";
         }
     buf_add(sql, ")");
@@ -64,7 +66,7 @@ static void add_age(struct buf *sql, const struct task *task, int cutoff)
     add_column(sql, orders->touched);
     if (orders->touched_zone[0] != '\0') {
         buf_add(sql, " AT TIME ZONE ");
-        db_literal(sql, orders->touched_zone);
+        sql_literal(sql, orders->touched_zone);
     }
     buf_print(sql, " <= to_timestamp(0) + $%d::bigint * interval '1 microsecond'", cutoff);
 }
@@ -94,7 +96,7 @@ char *cancel_edge_sql(const struct task *task)
     buf_add(&sql, "SELECT (extract(epoch FROM now()) * 1000000)::bigint, ((now() - $1::bigint * interval '1 microsecond')");
     if (task->shop.orders.touched_zone[0] != '\0') {
         buf_add(&sql, " AT TIME ZONE ");
-        db_literal(&sql, task->shop.orders.touched_zone);
+        sql_literal(&sql, task->shop.orders.touched_zone);
     }
     buf_add(&sql, ")::text");
     return buf_take(&sql);
@@ -232,7 +234,7 @@ char *cancel_call_sql(const struct task *task)
     buf_add(&sql, " WHERE ");
     add_key(&sql, task);
     buf_print(&sql, " = $1::%s AND " LOCKED("$2") ") SELECT set_config('roundsman.called', coalesce(", task->key.type);
-    db_quote_name(&sql, setting_text(&task->settings, "call"));
+    sql_quote_name(&sql, setting_text(&task->settings, "call"));
     buf_add(&sql, "(o.row_key)::text, 'null'), true) FROM o");
     return buf_take(&sql);
 }
@@ -251,7 +253,7 @@ static void add_book(struct buf *sql, const char *ledger, const char *done, cons
 static void add_refusal(struct buf *sql, const char *ledger, const char *condition, const char *state, const char *reason)
 {
     buf_print(sql, " WHEN %s THEN %s.refuse('%s', ", condition, ledger, state);
-    db_literal(sql, reason);
+    sql_literal(sql, reason);
     buf_add(sql, ")");
 }
 
@@ -289,21 +291,21 @@ static void add_stock(struct buf *sql, const struct task *task)
     const struct shop_items *items = &task->shop.items;
     struct buf item = {0}, quantity = {0}, key = {0}, stock = {0};
 
-    db_quote(&item, lines->item);
-    db_quote(&quantity, lines->quantity);
-    db_quote(&key, items->key);
-    db_quote(&stock, items->stock);
+    sql_quote(&item, lines->item);
+    sql_quote(&quantity, lines->quantity);
+    sql_quote(&key, items->key);
+    sql_quote(&stock, items->stock);
     buf_print(sql, ", line AS MATERIALIZED (SELECT %s AS item, sum(%s) AS quantity, bool_or(%s IS NULL) AS unknown FROM ",
               item.text, quantity.text, quantity.text);
-    db_quote_name(sql, lines->table);
+    sql_quote_name(sql, lines->table);
     buf_add(sql, " WHERE ");
-    db_quote(sql, lines->order);
+    sql_quote(sql, lines->order);
     buf_print(sql, " = $1::%s AND EXISTS (SELECT 1 FROM o WHERE o.reserved) GROUP BY %s)", task->key.type, item.text);
     buf_print(sql, ", held AS MATERIALIZED (SELECT i.%s AS item, line.quantity, i.%s AS before FROM line JOIN ", key.text,
               stock.text);
-    db_quote_name(sql, items->table);
+    sql_quote_name(sql, items->table);
     buf_print(sql, " AS i ON i.%s = line.item ORDER BY i.%s FOR NO KEY UPDATE OF i), stock AS (UPDATE ", key.text, key.text);
-    db_quote_name(sql, items->table);
+    sql_quote_name(sql, items->table);
     buf_print(sql, " AS i SET %s = i.%s + held.quantity", stock.text, stock.text);
     work_touched(sql, items->touched, items->touched_zone);
     buf_print(sql, " FROM held WHERE i.%s = held.item RETURNING i.%s = held.before + held.quantity AS exact)", key.text, stock.text);
@@ -323,9 +325,9 @@ static void add_points(struct buf *sql, const struct task *task)
 
     struct buf table = {0}, key = {0}, points = {0};
 
-    db_quote_name(&table, users->table);
-    db_quote(&key, users->key);
-    db_quote(&points, users->points);
+    sql_quote_name(&table, users->table);
+    sql_quote(&key, users->key);
+    sql_quote(&points, users->points);
     buf_print(sql, ", owner AS MATERIALIZED (SELECT u.%s AS row_key, u.%s AS before, o.points FROM o JOIN %s AS u ON u.%s = o.owner",
               key.text, points.text, table.text, key.text);
     buf_add(sql, " WHERE o.reserved AND o.points <> 0 AND (SELECT count(*) FROM stock) >= 0 FOR NO KEY UPDATE OF u)");
@@ -343,9 +345,9 @@ static void add_canceled(struct buf *sql, const struct task *task)
     buf_add(sql, ", canceled AS (UPDATE ");
     add_orders(sql, task);
     buf_add(sql, " SET ");
-    db_quote(sql, task->shop.orders.status);
+    sql_quote(sql, task->shop.orders.status);
     buf_add(sql, " = ");
-    db_literal(sql, setting_text(&task->settings, "canceled"));
+    sql_literal(sql, setting_text(&task->settings, "canceled"));
     work_touched(sql, task->shop.orders.touched, task->shop.orders.touched_zone);
     buf_add(sql, " FROM o WHERE ");
     add_key(sql, task);
@@ -355,7 +357,7 @@ static void add_canceled(struct buf *sql, const struct task *task)
     buf_add(sql, " RETURNING ");
     add_column(sql, task->shop.orders.status);
     buf_add(sql, " = ");
-    db_literal(sql, setting_text(&task->settings, "canceled"));
+    sql_literal(sql, setting_text(&task->settings, "canceled"));
     buf_add(sql, " AS exact)");
 }
 
@@ -468,11 +470,11 @@ char *cancel_preview_sql(const struct task *task)
     }
     if (given_back) {
         buf_add(&sql, ", coalesce(sum((SELECT sum(l.");
-        db_quote(&sql, task->shop.order_items.quantity);
+        sql_quote(&sql, task->shop.order_items.quantity);
         buf_add(&sql, ") FROM ");
-        db_quote_name(&sql, task->shop.order_items.table);
+        sql_quote_name(&sql, task->shop.order_items.table);
         buf_add(&sql, " AS l WHERE l.");
-        db_quote(&sql, task->shop.order_items.order);
+        sql_quote(&sql, task->shop.order_items.order);
         buf_add(&sql, " = ");
         add_key(&sql, task);
         buf_add(&sql, ")) FILTER (WHERE ");

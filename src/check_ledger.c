@@ -9,6 +9,7 @@
 #include "books.h"
 #include "ledger.h"
 #include "migration.h"
+#include "sql.h"
 
 #define DUE "coalesce(to_char(r.due, 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), 'manual')" /* the session's zone is UTC */
 
@@ -17,7 +18,7 @@ static int ask(struct db *db, const struct configuration *configuration, const c
 {
     AUTO_BUF schema = {0}, text = {0};
 
-    db_quote(&schema, configuration->ledger_schema);
+    sql_quote(&schema, configuration->ledger_schema);
     ledger_sql(&text, schema.text, sql);
     return db_query(db, text.text, count, values, ret);
 }
@@ -30,7 +31,7 @@ static int examine_version(struct db *db, const struct configuration *configurat
     AUTO_BUF schema = {0};
     int version = 0, r;
 
-    db_quote(&schema, configuration->ledger_schema);
+    sql_quote(&schema, configuration->ledger_schema);
     r = ledger_version(&(struct ledger){.db = db, .schema = schema.text}, &version);
     if (r < 0)
         return r;
@@ -71,8 +72,8 @@ static int examine_grants(struct db *db, const struct configuration *configurati
         names[i] = migration_tables[i].name;
         needs[i] = migration_tables[i].privileges;
     }
-    name_array = db_array(names);
-    need_array = db_array(needs);
+    name_array = sql_array(names);
+    need_array = sql_array(needs);
     r = db_query(db, grants_sql, 3, (const char *const[]){configuration->ledger_schema, name_array, need_array}, &rows);
     if (r < 0)
         return r;
@@ -157,8 +158,8 @@ static void examine_settled(const struct configuration *configuration, const str
 
     if (books->settled_through <= books->now)
         return;
-    db_literal(&name, job->name);
-    db_quote(&schema, configuration->ledger_schema);
+    sql_literal(&name, job->name);
+    sql_quote(&schema, configuration->ledger_schema);
     remedy = mem_print("UPDATE %s.job SET settled_through = now() WHERE name = %s; -- once the server's clock is right",
                        schema.text, name.text);
     problems_add(problems, false, remedy,
@@ -186,7 +187,7 @@ int check_ledger_job(struct db *db, const struct configuration *configuration, c
     struct ledger_job books;
     int r;
 
-    db_quote(&schema, configuration->ledger_schema);
+    sql_quote(&schema, configuration->ledger_schema);
     r = ledger_find_job(&(struct ledger){.db = db, .schema = schema.text}, job->name, &books);
     if (r == -ENOENT)
         return 0;
@@ -207,7 +208,7 @@ int check_ledger_strays(struct db *db, const struct configuration *configuration
 
     for (size_t i = 0; i < configuration->job_count; i++)
         names[i] = configuration->jobs[i].name;
-    array = db_array(names);
+    array = sql_array(names);
     free(names);
     r = ask(db, configuration,
             "SELECT j.name, r.id, r.state, " DUE "  FROM ledger.run r JOIN ledger.job j ON j.id = r.job_id"

@@ -24,7 +24,7 @@ struct rows; /* the rows of one result */
 struct db_options {
     const char *conninfo;    /* any libpq conninfo or URI */
     const char *purpose;     /* application_name becomes "roundsman PURPOSE" unless the conninfo has one */
-    const char *search_path; /* quoted schemas after pg_catalog, "" for none; see db_quote() */
+    const char *search_path; /* quoted schemas after pg_catalog, "" for none; see sql_quote() */
     usec_t lock_timeout;     /* 0: none */
     usec_t statement_timeout; /* 0: none */
     bool asynchronous_commit; /* synchronous_commit = off: for one-order transactions only */
@@ -82,12 +82,6 @@ bool rows_boolean(const struct rows *, int row, int column);     /* SQL NULL is 
 void rows_free(struct rows *);                                   /* NULL is fine */
 void rows_free_pointer(struct rows **);
 #define AUTO_ROWS __attribute__((cleanup(rows_free_pointer))) struct rows *
-
-/* SQL text. */
-void db_quote(struct buf *, const char *identifier);         /* "identifier", whatever it holds */
-void db_quote_name(struct buf *, const char *name);          /* "schema.table" or "table" (schema public), quoted part by part */
-void db_literal(struct buf *, const char *value);            /* 'value', E'' where it must; NULL gives NULL */
-char *db_array(const char *const *words);                    /* {"a","b"}: the text form of an array of the words */
 
 /* ---- A pipeline, for the poll loop of the lanes ---- */
 

@@ -9,6 +9,7 @@
 #include "ledger.h"
 #include "log.h"
 #include "migration.h"
+#include "sql.h"
 #include "status.h"
 
 /* The version that the schema is at, 0 when there is no ledger yet. */
@@ -17,7 +18,7 @@ static int read_version(struct db *db, const char *schema, int *ret)
     AUTO_BUF quoted = {0};
     int r;
 
-    db_quote(&quoted, schema);
+    sql_quote(&quoted, schema);
     r = ledger_version(&(struct ledger){.db = db, .schema = quoted.text}, ret);
     if (r != -ENOENT)
         return r;
@@ -42,7 +43,7 @@ static void explain(const struct db *db, const struct configuration *configurati
     if (strcmp(error->sqlstate, "42704") == 0) {
         AUTO_BUF role = {0};
 
-        db_quote(&role, configuration->ledger_role);
+        sql_quote(&role, configuration->ledger_role);
         log_say(LOG_ERR, "the role that runs roundsman is ledger.role in %s; to make it: CREATE ROLE %s LOGIN;",
                 configuration->path, role.text);
     }

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sql.h"
+
 #define USEC_OF(column) "(extract(epoch FROM " column ") * 1000000)::bigint"
 #define MOMENT(parameter) "to_timestamp(0) + " parameter "::bigint * interval '1 microsecond'"
 
@@ -313,8 +315,8 @@ int ledger_start_run(const struct ledger *ledger, const struct ledger_start *sta
             from[i - 1] = start->ranges[i].from;
         to[i] = start->ranges[i].to;
     }
-    from_array = db_array(from);
-    to_array = db_array(to);
+    from_array = sql_array(from);
+    to_array = sql_array(to);
     free(from);
     free(to);
     r = ASK(ledger, &rows,

@@ -4,6 +4,7 @@
 #include "db.h"
 #include "mem.h"
 #include "migrations.h"
+#include "sql.h"
 
 #define ALL "SELECT, INSERT, UPDATE, DELETE"
 
@@ -21,9 +22,9 @@ static void begin(struct buf *sql, const char *schema, const char *role)
 {
     AUTO_BUF name = {0}, schema_text = {0}, role_text = {0};
 
-    db_quote(&name, schema);
-    db_literal(&schema_text, schema);
-    db_literal(&role_text, role);
+    sql_quote(&name, schema);
+    sql_literal(&schema_text, schema);
+    sql_literal(&role_text, role);
     buf_add(sql,
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;\n"
             "SET LOCAL client_min_messages = warning;\n\n"
@@ -64,8 +65,8 @@ char *migration_script(const char *schema, const char *role)
     struct buf sql = {0};
     AUTO_BUF schema_name = {0}, role_name = {0};
 
-    db_quote(&schema_name, schema);
-    db_quote(&role_name, role);
+    sql_quote(&schema_name, schema);
+    sql_quote(&role_name, role);
     begin(&sql, schema, role);
     for (size_t i = 0; i < ELEMENTS(migrations); i++)
         buf_print(&sql,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "db.h"
+#include "sql.h"
 
 static const char *const *words(const struct settings *settings, const char *name)
 {
@@ -36,7 +37,7 @@ static void add_schema(struct buf *path, const char *table)
     const char *dot = strchr(table, '.');
     AUTO_TEXT schema = dot != NULL ? strndup(table, (size_t)(dot - table)) : mem_copy("public");
 
-    db_quote(path, schema);
+    sql_quote(path, schema);
 }
 
 char *relation_search_path(const struct shop *shop)

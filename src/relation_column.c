@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "relation_key.h"
+#include "sql.h"
 
 enum type_class { TYPE_ANY, TYPE_NUMBER, TYPE_STATUS, TYPE_MOMENT };
 
@@ -258,7 +259,7 @@ int relation_columns_examine(struct examined *examined)
             names[count] = text_at(examined->need->shop, rules[i].name);
             of_row[count++] = &rules[i];
         }
-    array = db_array(names);
+    array = sql_array(names);
     r = db_query(examined->db, columns_sql, 2, (const char *const[]){examined->oid, array}, &columns);
     for (int row = 0; r == 0 && row < rows_count(columns); row++)
         r = examine_column(examined, of_row[row], columns, row);

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "sql.h"
+
 /* ---- where ---- */
 
 /*
@@ -39,8 +41,8 @@ int relation_plan_call(struct examined *examined)
     const char *sqlstate;
     int r;
 
-    db_quote_name(&name, call);
-    db_quote(&key, examined->need->shop->orders.key);
+    sql_quote_name(&name, call);
+    sql_quote(&key, examined->need->shop->orders.key);
     sql = mem_print("EXPLAIN SELECT FROM %s WHERE %s(%s)", examined->table, name.text, key.text);
     r = db_query(examined->db, sql, 0, NULL, NULL);
     if (r != -EBADMSG)
@@ -51,7 +53,7 @@ int relation_plan_call(struct examined *examined)
         AUTO_TEXT schema = dot != NULL ? strndup(call, (size_t)(dot - call)) : mem_copy("public");
         AUTO_BUF quoted = {0};
 
-        db_quote(&quoted, schema);
+        sql_quote(&quoted, schema);
         remedy = mem_print("GRANT USAGE ON SCHEMA %s TO %s; GRANT EXECUTE ON FUNCTION %s TO %s;", quoted.text,
                            examined->role, name.text, examined->role);
     } else {
@@ -85,7 +87,7 @@ static int examine_status(struct examined *examined, const char *status, const s
     AUTO_ROWS rows = NULL;
     int r;
 
-    db_literal(&literal, status);
+    sql_literal(&literal, status);
     sql = mem_print("SELECT %s::text = %s, %s FROM (SELECT CAST(%s AS %s) AS %s) AS new", rows_text(column, 0, NAME),
                     literal.text, checks != NULL ? checks : "true", literal.text, rows_text(column, 0, TYPE),
                     rows_text(column, 0, NAME));
@@ -135,7 +137,7 @@ static void add_statuses(struct buf *sql, const struct relation_need *need)
     for (size_t i = 0; i < ELEMENTS(lists); i++)
         for (const char *const *status = lists[i]; *status != NULL; status++) {
             buf_add(sql, separator);
-            db_literal(sql, *status);
+            sql_literal(sql, *status);
             separator = ", ";
         }
     buf_add(sql, ")");
@@ -147,16 +149,16 @@ static char *candidate_scan(const struct examined *examined)
     AUTO_BUF touched = {0}, key = {0}, status = {0};
     struct buf sql = {0};
 
-    db_quote(&touched, orders->touched);
-    db_quote(&status, orders->status);
-    db_quote(&key, orders->key);
+    sql_quote(&touched, orders->touched);
+    sql_quote(&status, orders->status);
+    sql_quote(&key, orders->key);
     buf_print(&sql, "EXPLAIN (FORMAT JSON) SELECT %s, %s FROM %s WHERE %s ", key.text, touched.text, examined->table,
               status.text);
     add_statuses(&sql, examined->need);
     buf_print(&sql, " AND %s < (now() - interval '30 minutes')", touched.text);
     if (orders->touched_zone[0] != '\0') {
         buf_add(&sql, " AT TIME ZONE ");
-        db_literal(&sql, orders->touched_zone);
+        sql_literal(&sql, orders->touched_zone);
     }
     buf_print(&sql, " ORDER BY %s, %s LIMIT 256", touched.text, key.text);
     return buf_take(&sql);

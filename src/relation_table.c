@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "relation_column.h"
+#include "sql.h"
 
 static const char *configured(const struct shop *shop, enum shop_tables which)
 {
@@ -23,7 +24,7 @@ char *relation_table_name(const struct shop *shop, enum shop_tables which)
 {
     struct buf name = {0};
 
-    db_quote_name(&name, configured(shop, which));
+    sql_quote_name(&name, configured(shop, which));
     return buf_take(&name);
 }
 

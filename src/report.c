@@ -15,6 +15,7 @@
 #include "ledger.h"
 #include "log.h"
 #include "report.h"
+#include "sql.h"
 #include "status.h"
 #include "table.h"
 
@@ -45,7 +46,7 @@ int report_ask(const struct configuration *configuration, const char *sql, size_
     const struct db_error *error;
     int r;
 
-    db_quote(&search_path, configuration->ledger_schema);
+    sql_quote(&search_path, configuration->ledger_schema);
     r = db_connect(&(struct db_options){.conninfo = configuration->conninfo,
                                         .purpose = "report",
                                         .search_path = search_path.text,

@@ -4,6 +4,7 @@
 
 #include "bulk.h"
 #include "bulk_change.h"
+#include "sql.h"
 
 static const struct setting_spec settings[] = {
     {.name = "amount", .type = SETTING_INTEGER, .required = true},
@@ -28,7 +29,7 @@ static void change(const struct task *task, struct change *ret)
     ret->zone = task->shop.users.touched_zone;
     ret->unit = "points";
     buf_add(&ret->value, "t.");
-    db_quote(&ret->value, ret->column);
+    sql_quote(&ret->value, ret->column);
     buf_print(&ret->value, " + %s", amount);
     if (setting_integer(&task->settings, "amount") < 0)
         buf_print(&ret->needs, "%s >= 0", ret->value.text);

@@ -4,6 +4,7 @@
 
 #include "bulk.h"
 #include "bulk_change.h"
+#include "sql.h"
 
 static const struct setting_spec settings[] = {
     {.name = "add", .type = SETTING_INTEGER, .least = 1, .most = INT64_MAX},
@@ -38,7 +39,7 @@ static void change(const struct task *task, struct change *ret)
     ret->zone = task->shop.items.touched_zone;
     ret->unit = "pieces";
     buf_add(&stock, "t.");
-    db_quote(&stock, ret->column);
+    sql_quote(&stock, ret->column);
     if (fill)
         buf_add(&ret->value, mark);
     else if (capped)

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "sql.h"
+
 int work_fail(struct work *work, char *error)
 {
     if (work->end == WORK_GOES_ON) {
@@ -36,10 +38,10 @@ void work_touched(struct buf *sql, const char *column, const char *zone)
     if (column == NULL || column[0] == '\0')
         return;
     buf_add(sql, ", ");
-    db_quote(sql, column);
+    sql_quote(sql, column);
     buf_add(sql, " = now()");
     if (zone != NULL && zone[0] != '\0') {
         buf_add(sql, " AT TIME ZONE ");
-        db_literal(sql, zone);
+        sql_literal(sql, zone);
     }
 }
