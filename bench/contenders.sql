@@ -20,7 +20,8 @@ CREATE SCHEMA bench;
 CREATE FUNCTION bench.give_back(the_order bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE shop.menu_items AS i SET stock = i.stock + l.quantity, last_modified_at = now()
-        FROM (SELECT item_id, sum(quantity) AS quantity FROM shop.order_items WHERE order_id = the_order GROUP BY 1 ORDER BY 1) AS l
+        FROM (SELECT item_id, sum(quantity) AS quantity
+              FROM shop.order_items WHERE order_id = the_order GROUP BY 1 ORDER BY 1) AS l
         WHERE i.id = l.item_id;
     UPDATE shop.users AS u SET points = u.points + o.points_spent, last_modified_at = now()
         FROM shop.orders AS o WHERE o.id = the_order AND o.points_spent > 0 AND u.id = o.user_id;
@@ -28,7 +29,8 @@ END $$;
 
 CREATE FUNCTION bench.cancel_one(the_order bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM 1 FROM shop.orders WHERE id = the_order AND status = 'PAYING' AND last_modified_at <= now() - interval '30 minutes'
+    PERFORM 1 FROM shop.orders
+        WHERE id = the_order AND status = 'PAYING' AND last_modified_at <= now() - interval '30 minutes'
         FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN false;
@@ -38,15 +40,19 @@ BEGIN
     RETURN true;
 END $$;
 
-CREATE PROCEDURE bench.cancel_all() LANGUAGE plpgsql AS $$
+-- Stops after so many seconds.
+CREATE PROCEDURE bench.cancel_all(patience integer) LANGUAGE plpgsql AS $$
 DECLARE
     the_order bigint;
+    until constant timestamptz := clock_timestamp() + patience * interval '1 second';
 BEGIN
-    FOR the_order IN SELECT id FROM shop.orders WHERE status = 'PAYING' AND last_modified_at <= now() - interval '30 minutes'
+    FOR the_order IN SELECT id FROM shop.orders
+                     WHERE status = 'PAYING' AND last_modified_at <= now() - interval '30 minutes'
                      ORDER BY last_modified_at, id
     LOOP
         PERFORM bench.cancel_one(the_order);
         COMMIT;
+        EXIT WHEN clock_timestamp() > until;
     END LOOP;
 END $$;
 

@@ -3,31 +3,45 @@
 
 import statistics
 
+from parts import PATIENCE
 from rig import UNSEEN
 
 TITLES = {
-    ("points", "a"): "points (a): one UPDATE", ("points", "b"): "points (b): commits every 10,000 rows",
-    ("points", "c"): "points (c): the ORM way", ("uuid", "a"): "points, uuid keys (a): one UPDATE",
-    ("cancel", "a"): "cancel (a): one order, one round trip, one commit", ("cancel", "b"): "cancel (b): procedure, a commit an order",
-    ("cancel", "c"): "cancel (c): outer transaction", ("cancel", "d"): "cancel (d): one statement for all",
+    ("points", "a"): "points (a): one UPDATE",
+    ("points", "b"): "points (b): commits every 10,000 rows",
+    ("points", "c"): "points (c): the ORM way",
+    ("uuid", "a"): "points, uuid keys (a): one UPDATE",
+    ("cancel", "a"): "cancel (a): one order, one round trip, one commit",
+    ("cancel", "b"): "cancel (b): procedure, a commit an order",
+    ("cancel", "c"): "cancel (c): outer transaction",
+    ("cancel", "d"): "cancel (d): one statement for all",
 }
 
 NOTES = """
-- Durability is PostgreSQL's default; server settings are the same for all contenders; the server does not vacuum by itself.
-- Each contender under traffic has a fresh file copy of the same shop, three periods old and vacuumed (so that updates find the
-  room they leave behind, and nobody meets virgin pages or another's bloat), wholly in shared_buffers, after a CHECKPOINT. The
-  order of contenders rotates from round to round; live traffic has the same random numbers for all of a round.
+- Durability is PostgreSQL's default; server settings are the same for all contenders; the server does not vacuum by
+  itself.
+- Each contender under traffic has a fresh file copy of the same shop, three periods old and vacuumed (so that updates
+  find the room they leave behind, and nobody meets virgin pages or another's bloat), wholly in shared_buffers, after
+  a CHECKPOINT. The order of contenders rotates from round to round; live traffic has the same random numbers in a
+  round.
 - Every contender also sets last_modified_at, and the sums of points and stock are checked after each of them.
-- Times of roundsman are those of the process, from its start to its end; those of SQL contenders begin when they are connected.
-  Cancel (a) is sent by pgbench, which need not look for the orders; (c) by psycopg, two round trips an order.
-- Waits for locks are those that the server logged, from {unseen:.0f} ms on, for a lock of the contender's or behind somebody who waited
-  for one. Shorter ones count as {unseen:.0f} ms. The longest flush is the longest COMMIT of a live transaction meanwhile.
-- Figures are ratios of medians; waits are the longest of all rounds. The idle figure is of the seconds before each contender.
+- Times of roundsman are those of the process, from its start to its end; those of SQL contenders begin when they are
+  connected. Cancel (a) is sent by pgbench, which need not look for the orders; (c) by psycopg, two round trips an
+  order. (a) and (b) cancel all orders, or what they come to in {patience} seconds.
+- Waits for locks are those that the server logged, from {unseen:.0f} ms on, for a lock of the contender's or behind
+  somebody who waited for one. Shorter ones count as {unseen:.0f} ms. The longest flush is the longest COMMIT of a
+  live transaction meanwhile.
+- Figures are ratios of medians; waits are the longest of all rounds. The idle figure is of the seconds before each
+  contender.
 """
 
 
 def seconds(record):
     return record["end"] - record["begin"]
+
+
+def rows(record):
+    return record["rows"]
 
 
 class Records:
@@ -84,7 +98,8 @@ def p99(r, contender):
 
 
 def idle_p99(r):
-    values = [record["idle"]["p99"] for record in r.records if record["part"] == "points" and record["idle"]["p99"] is not None]
+    values = [record["idle"]["p99"] for record in r.records if record["part"] == "points"]
+    values = [value for value in values if value is not None]
     return statistics.median(values) if values else None
 
 
@@ -113,8 +128,8 @@ def payment_wait(r):
     ours, theirs = r.of("cancel", "full"), r.of("cancel", "c")
     if not ours or not theirs:
         return "not measured"
-    scale = statistics.median(record["rows"] for record in ours) / statistics.median(record["rows"] for record in theirs)
-    wait, other = max(record["payment_wait_ms"] for record in ours), max(record["payment_wait_ms"] for record in theirs)
+    scale = r.median(rows, "cancel", "full") / r.median(rows, "cancel", "c")
+    wait, other = (max(record["payment_wait_ms"] for record in found) for found in (ours, theirs))
     text = f"1/{other * scale / wait:,.0f}" + ("" if other * scale / wait >= 100 else " (missed)")
     return f"{text}: {wait:,.0f} ms against {other:,.0f} ms" + (f" × {scale:.0f}" if scale > 1.05 else "")
 
@@ -136,11 +151,12 @@ def backlog(r):
     def values(name):
         return [r.median(lambda record: record[name], "growth", "cancel", size=size) for size in sizes]
     times = [r.median(seconds, "growth", "cancel", size=size) for size in sizes]
-    scanned = max(record["scanned"] for size in sizes for record in r.of("growth", "cancel", size=size))
-    # A page of the heap for each row that is changed or given back, and its new version's: nothing that grows with the table.
+    # A table scan of the small one may be the right plan. Of rows, only those are touched that the indexes lead to.
+    scanned = max(record["scanned"] for record in r.of("growth", "cancel", size=sizes[-1]))
+    touched = zip(values("index_buffers"), values("heap_buffers"))
     return (f"{at_most(2, times[-1] / times[0])}: {', '.join(f'{time * 1000:.0f} ms' for time in times)}; buffers "
-            + " and ".join(f"{i:.0f} of indexes + {h:.0f} of rows" for i, h in zip(values("index_buffers"), values("heap_buffers")))
-            + (f"; {scanned} rows read by table scans (missed)" if scanned else "; no table scan"))
+            + " and ".join(f"{index:.0f} of indexes + {heap:.0f} of rows" for index, heap in touched)
+            + (f"; {scanned:,} rows read by table scans (missed)" if scanned else "; no table scan"))
 
 
 def wal(r):
@@ -163,76 +179,90 @@ def peak(r):
         return "not measured"
     sizes = [f"{found[label]:.1f} at {label.split()[-1]} users" for label in found if label.startswith("growth points")]
     most = max(found.values())
-    return (at_most(24, most, digits=1, unit=" MiB") + f" ({max(found, key=found.get)})" + ("; " if sizes else "") + ", ".join(sizes))
+    return "; ".join([at_most(24, most, digits=1, unit=" MiB") + f" ({max(found, key=found.get)})", *sizes])
 
 
 FIGURES = [
-    ("points, `full`: wall time against (a)", "≤ 0.35", lambda r, _: at_most(0.35, ratio(wall(r, "full"), wall(r, "a")))),
-    ("points, `full`: wall time against (b)", "≤ 0.85", lambda r, _: at_most(0.85, ratio(wall(r, "full"), wall(r, "b")))),
+    ("points, `full`: wall time against (a)", "≤ 0.35",
+     lambda r, _: at_most(0.35, ratio(wall(r, "full"), wall(r, "a")))),
+    ("points, `full`: wall time against (b)", "≤ 0.85",
+     lambda r, _: at_most(0.85, ratio(wall(r, "full"), wall(r, "b")))),
     ("points, `full`, random uuid keys: wall time against (a)", "≤ 0.7",
      lambda r, _: at_most(0.7, ratio(wall(r, "full", "uuid"), wall(r, "a", "uuid")))),
-    ("points, any pace: longest wait of a live transaction for a lock of ours", "≤ 50 ms; on disk beyond the longest flush", lock_wait),
+    ("points, any pace: longest wait of a live transaction for a lock of ours",
+     "≤ 50 ms; on disk beyond the longest flush", lock_wait),
     ("points, `normal`: live p99 against (b)'s, and wall time against (a)", "≤ 0.5, ≤ 1", lambda r, _: normal(r)),
-    ("points, `gentle`: live p99 against no round running", "≤ 2", lambda r, _: at_most(2, ratio(p99(r, "gentle"), idle_p99(r)))),
-    ("points, `full`: rows/s against (c)", "≥ 30", lambda r, _: at_least(30, ratio(r.rate("points", "full"), r.rate("points", "c")), digits=1)),
-    ("cancel: orders/s against (a)", "≥ 4.5", lambda r, _: at_least(4.5, ratio(r.rate("cancel", "full"), r.rate("cancel", "a")))),
-    ("cancel: orders/s against (b)", "≥ 1.35", lambda r, _: at_least(1.35, ratio(r.rate("cancel", "full"), r.rate("cancel", "b")))),
-    ("cancel: orders/s against (d)", "≥ 0.3", lambda r, _: at_least(0.3, ratio(r.rate("cancel", "full"), r.rate("cancel", "d")))),
+    ("points, `gentle`: live p99 against no round running", "≤ 2",
+     lambda r, _: at_most(2, ratio(p99(r, "gentle"), idle_p99(r)))),
+    ("points, `full`: rows/s against (c)", "≥ 30",
+     lambda r, _: at_least(30, ratio(r.rate("points", "full"), r.rate("points", "c")), digits=1)),
+    ("cancel: orders/s against (a)", "≥ 4.5",
+     lambda r, _: at_least(4.5, ratio(r.rate("cancel", "full"), r.rate("cancel", "a")))),
+    ("cancel: orders/s against (b)", "≥ 1.35",
+     lambda r, _: at_least(1.35, ratio(r.rate("cancel", "full"), r.rate("cancel", "b")))),
+    ("cancel: orders/s against (d)", "≥ 0.3",
+     lambda r, _: at_least(0.3, ratio(r.rate("cancel", "full"), r.rate("cancel", "d")))),
     ("cancel: longest wait of a payment approval against (c)'s", "≤ 1/100", lambda r, _: payment_wait(r)),
     ("rows/s at the most users against a tenth", "≥ 0.85", lambda r, _: growing(r)),
     ("cancel of 100 among the most orders against a hundredth", "≤ 2, index pages only", lambda r, _: backlog(r)),
     ("WAL written per row, against (a), fourth period on", "≤ 1.05", lambda r, _: wal(r)),
     ("peak memory of a run", "< 24 MiB, the same at every size", lambda r, _: peak(r)),
-    ("points with 1 % of the rows locked: time against undisturbed", "", lambda r, _: say(
-        ratio(wall(r, "locked", "stuck"), wall(r, "undisturbed", "stuck")), True)),
-    ("points with 1,000 failing rows: time against undisturbed", "", lambda r, _: say(
-        ratio(wall(r, "failing", "stuck"), wall(r, "undisturbed", "stuck")), True)),
+    ("points with 1 % of the rows locked: time against undisturbed", "next to nothing",
+     lambda r, _: say(ratio(wall(r, "locked", "stuck"), wall(r, "undisturbed", "stuck")), True)),
+    ("points with 1,000 failing rows: time against undisturbed", "next to nothing",
+     lambda r, _: say(ratio(wall(r, "failing", "stuck"), wall(r, "undisturbed", "stuck")), True)),
 ]
 
 
-def table(rows):
-    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+def table(lines):
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])
 
 
 def cell(value):
     return "" if value is None else f"{value:,.1f}"
 
 
+HEAD = ["contender", "seconds (fastest to slowest)", "rows/s", "live p50 ms", "p99 ms", "longest ms", "idle p99 ms",
+        "longest wait for a lock of its ms", "of a payment ms", "longest flush ms", "peak MiB"]
+
+
 def details(r):
     """A row for each contender under traffic."""
-    rows = [["contender", "seconds (fastest to slowest)", "rows/s", "live p50 ms", "p99 ms", "longest ms", "idle p99 ms",
-             "longest wait for a lock of its ms", "of a payment ms", "longest flush ms", "peak MiB"]]
+    lines = [HEAD]
     for part in ("points", "uuid", "cancel"):
         for contender in ("a", "b", "c", "d", "full", "normal", "gentle"):
-            found = r.of(part, contender)
-            if not found:
-                continue
+            if found := r.of(part, contender):
+                lines.append(detail(r, part, contender, found))
+    return table(lines) if len(lines) > 1 else ""
 
-            def median(value):
-                return cell(r.median(value, part, contender))
-            times = sorted(map(seconds, found))
-            title = TITLES.get((part, contender)) or f"{part}{', uuid keys' if part == 'uuid' else ''}: roundsman, `{contender}`"
-            rows.append([title.replace("uuid, uuid", "points, uuid"), f"{statistics.median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f})",
-                         f"{r.rate(part, contender):,.0f}", median(lambda x: x["live"]["p50"]), median(lambda x: x["live"]["p99"]),
-                         cell(max((x["live"]["max"] for x in found if x["live"]["max"]), default=None)),
-                         median(lambda x: x["idle"]["p99"]), cell(max(x["lock_wait_ms"] for x in found)),
-                         cell(max((x["payment_wait_ms"] for x in found if "payment_wait_ms" in x), default=None)),
-                         cell(max(x["flush_ms"] for x in found)),
-                         cell(max((x["peak_kib"] / 1024 for x in found if "peak_kib" in x), default=None))])
-    return table(rows) if len(rows) > 1 else ""
+
+def detail(r, part, contender, found):
+    def median(moment, name):
+        return cell(r.median(lambda record: record[moment][name], part, contender))
+
+    def most(value):
+        values = [value(record) for record in found]
+        return cell(max((v for v in values if v is not None), default=None))
+    job = "points, uuid keys" if part == "uuid" else part
+    times = sorted(map(seconds, found))
+    return [TITLES.get((part, contender)) or f"{job}: roundsman, `{contender}`",
+            f"{statistics.median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f})", f"{r.rate(part, contender):,.0f}",
+            median("live", "p50"), median("live", "p99"), most(lambda x: x["live"]["max"]), median("idle", "p99"),
+            most(lambda x: x["lock_wait_ms"]), most(lambda x: x.get("payment_wait_ms")), most(lambda x: x["flush_ms"]),
+            most(lambda x: x["peak_kib"] / 1024 if "peak_kib" in x else None)]
 
 
 def report(machine, records):
     """The whole, in Markdown."""
     storages = [name for name in ("disk", "tmpfs") if any(r["storage"] == name for r in records)]
     by = {name: Records([r for r in records if r["storage"] == name]) for name in storages}
-    rows = [["what", "to reach", *storages]]
-    rows += [[what, reach, *(figure(by[name], name) for name in storages)] for what, reach, figure in FIGURES]
-    text = [" · ".join(f"{name} {value}" for name, value in machine.items()), table(rows)]
+    lines = [["what", "to reach", *storages]]
+    lines += [[what, reach, *(figure(by[name], name) for name in storages)] for what, reach, figure in FIGURES]
+    text = [" · ".join(f"{name} {value}" for name, value in machine.items()), table(lines)]
     if not any(r["contender"] == "normal" for r in records):
         text.append("This program knows no paces yet: what it does is shown as `full`.")
     if failed := sum(r[kind]["failed"] for r in records for kind in ("live", "idle", "payments") if kind in r):
         text.append(f"{failed} live transactions failed (deadlocks).")
     text += [f"**{name}**\n\n{found}" for name in storages if (found := details(by[name]))]
-    text.append(NOTES.format(unseen=UNSEEN).strip())
+    text.append(NOTES.format(unseen=UNSEEN, patience=PATIENCE).strip())
     return "\n\n".join(text) + "\n"

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: PostgreSQL
 """The parts of the benchmark: what is measured against what. Each yields records; figures.py makes the table of them.
 
-A contender that is measured under live traffic gets a fresh copy of the same shop: loaded into shared_buffers, checkpointed,
-with traffic of the same seed before and beside it. The order of contenders rotates from round to round. After each of
-them the sums of points and stock are checked.
+A contender that is measured under live traffic gets a fresh copy of the same shop: loaded into shared_buffers,
+checkpointed, with traffic of the same seed before and beside it. The order of contenders rotates from round to round.
+After each of them the sums of points and stock are checked.
 """
 
 import contextlib
 import dataclasses
+import subprocess
 
 from rig import BENCH, Failure, timed, under_traffic
+
+PATIENCE = 60  # seconds, after which cancel (a) and (b) stop on a slow disk: their rate is the figure
 
 
 @dataclasses.dataclass
@@ -37,12 +40,15 @@ def rotated(contenders, number):
     return names[number % len(names):] + names[:number % len(names)]
 
 
-def interleaved(server, part, template, contenders, rounds, check, **traffic):
-    """Rounds of all contenders, each on a copy of the template: {name: function(dbname) -> record}."""
+def interleaved(server, part, template, contenders, rounds, check, candidates=None, **traffic):
+    """Rounds of all contenders, each on a copy of the template: {name: function(dbname) -> record}.
+
+    `candidates`: of how many orders payments are approved meanwhile, by the contender's name."""
     for number in range(rounds):
         for contender in rotated(contenders, number):
             with server.copy(template) as dbname:
-                record = under_traffic(server, dbname, lambda: contenders[contender](dbname), seed=number + 1, **traffic)
+                record = under_traffic(server, dbname, lambda: contenders[contender](dbname), seed=number + 1,
+                                       candidates=(candidates or {}).get(contender, 0), **traffic)
                 check(server, dbname, record)
             yield {"part": part, "contender": contender, "round": number + 1, **record}
 
@@ -54,7 +60,8 @@ def template(server, name, **sizes):
     if settle:
         server.settle(name)
     server.sql(name, "CREATE TABLE bench.before AS SELECT (SELECT sum(points) FROM shop.users) AS points,"
-               " (SELECT sum(stock) FROM shop.menu_items) AS stock, (SELECT coalesce(max(id), 0) FROM shop.orders) AS last")
+               " (SELECT sum(stock) FROM shop.menu_items) AS stock,"
+               " (SELECT coalesce(max(id), 0) FROM shop.orders) AS last")
     yield name
     server.drop(name)
 
@@ -69,11 +76,14 @@ def check_points(server, dbname, record):
         raise Failure(f"points are off by {wrong} after a round of {record['rows']} rows")
 
 
+EVERY_USER = "UPDATE shop.users SET points = points + 1, last_modified_at = now()"
+
+
 def one_update(server):
     """(a)"""
     def work(dbname):
         with server.connect(dbname, "contender") as connection:
-            return timed(lambda: connection.execute("UPDATE shop.users SET points = points + 1, last_modified_at = now()").rowcount)
+            return timed(lambda: connection.execute(EVERY_USER).rowcount)
     return work
 
 
@@ -88,7 +98,8 @@ def committing(server, users):
 def orm(server, count):
     """(c): what bulk_update() of an ORM sends. Literals in the text, as such libraries do."""
     def update(connection):
-        rows = connection.execute("SELECT id, points FROM shop.users WHERE id <= %s ORDER BY id FOR UPDATE", [count]).fetchall()
+        rows = connection.execute("SELECT id, points FROM shop.users WHERE id <= %s ORDER BY id FOR UPDATE",
+                                  [count]).fetchall()
         for start in range(0, len(rows), 500):
             chunk = rows[start:start + 500]
             cases = " ".join(f"WHEN id = {key} THEN {points + 1}" for key, points in chunk)
@@ -105,14 +116,13 @@ def orm(server, count):
 
 
 def points(server, sizes):
-    contenders = {"a": one_update(server), "b": committing(server, sizes.users)}
+    contenders = {"a": one_update(server), "b": committing(server, sizes.users), "c": orm(server, sizes.orm)}
     for label, pace in paced(server):
         contenders[label] = lambda dbname, pace=pace: server.roundsman(dbname, "points", pace)
     full = paced(server)[0][1]
     with template(server, "shop", users=sizes.users) as shop:
         traffic = {"users": sizes.users, "idle": sizes.idle}
         yield from interleaved(server, "points", shop, contenders, sizes.latency_rounds, check_points, **traffic)
-        yield from interleaved(server, "points", shop, {"c": orm(server, sizes.orm)}, sizes.rounds, check_points, **traffic)
     script = server.directory / "traffic-uuid.sql"
     script.write_text((BENCH / "traffic.sql").read_text().replace(":user,", "md5(:user::text)::uuid,")
                       .replace("id = :user;", "id = md5(:user::text)::uuid;"))
@@ -140,36 +150,40 @@ def check_cancel(server, dbname, record):
         FROM bench.before b""")[0]
     if points or stock:
         raise Failure(f"after a round of cancels points are off by {points}, stock by {stock}")
-    if abs(done - record["rows"]) > record["rows"] // 10:
+    if record["rows"] and abs(done - record["rows"]) > record["rows"] // 10:
         raise Failure(f"{done} orders are canceled, not {record['rows']}")
     record["rows"] = done
 
 
 def one_by_one(server, orders):
-    """(a): pgbench as the client, since it is a fast one; it need not even look for the candidates."""
+    """(a): pgbench as the client, since it is a fast one; it need not even look for the candidates.
+
+    How many it did, the orders tell."""
     script = server.directory / "one-by-one.sql"
     script.write_text("\\set order :order + 1\nSELECT bench.cancel_one(:order);\n")
 
     def cancel(dbname):
-        server.run([server.bin / "pgbench", "-n", "-h", server.socket, "-U", "contender", "-c", 1, "-M", "prepared",
-                    "-t", orders, "-f", script, "-D", "order=0", dbname])
-        return orders
+        command = [server.bin / "pgbench", "-n", "-h", server.socket, "-U", "contender", "-c", 1, "-M", "prepared",
+                    "-t", orders, "-f", script, "-D", "order=0", dbname]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.run(command, timeout=PATIENCE)
+        return None
     return lambda dbname: timed(cancel, dbname)
 
 
-def procedure(server, orders):
+def procedure(server):
     """(b)"""
     def work(dbname):
         with server.connect(dbname, "contender") as connection:
-            return timed(lambda: connection.execute("CALL bench.cancel_all()") and orders)
+            return timed(lambda: connection.execute("CALL bench.cancel_all(%s)", [PATIENCE]) and None)
     return work
 
 
 def outer_transaction(server, count):
     """(c): the seed of the idea, on the oldest orders."""
     def cancel(outer, second):
-        rows = outer.execute(f"SELECT id FROM shop.orders WHERE {CANDIDATE} AND id <= %s ORDER BY last_modified_at, id FOR UPDATE",
-                             [count]).fetchall()
+        rows = outer.execute(f"SELECT id FROM shop.orders WHERE {CANDIDATE} AND id <= %s"
+                             " ORDER BY last_modified_at, id FOR UPDATE", [count]).fetchall()
         for row in rows:
             second.execute("SELECT bench.give_back(%s)", row)
             outer.execute("UPDATE shop.orders SET status = 'CANCELED', last_modified_at = now() WHERE id = %s", row)
@@ -177,18 +191,20 @@ def outer_transaction(server, count):
         return len(rows)
 
     def work(dbname):
-        with server.connect(dbname, "contender", autocommit=False) as outer, server.connect(dbname, "contender") as second:
-            return timed(cancel, outer, second)
+        with server.connect(dbname, "contender", autocommit=False) as outer:
+            with server.connect(dbname, "contender") as second:
+                return timed(cancel, outer, second)
     return work
 
 
-# Items before users, as live traffic locks them: without the count, the users would come first, and a deadlock with them.
+# Items before users, as live traffic locks them: without the count, users come first, and deadlocks with them.
 SET_BASED = f"""
 WITH held AS MATERIALIZED (
     SELECT id, user_id, points_spent FROM shop.orders WHERE {CANDIDATE} FOR NO KEY UPDATE
 ), stock AS (
     UPDATE shop.menu_items AS i SET stock = i.stock + l.quantity, last_modified_at = now()
-    FROM (SELECT item_id, sum(quantity) AS quantity FROM shop.order_items JOIN held ON order_id = held.id GROUP BY 1) AS l
+    FROM (SELECT item_id, sum(quantity) AS quantity
+          FROM shop.order_items JOIN held ON order_id = held.id GROUP BY 1) AS l
     WHERE i.id = l.item_id
     RETURNING 1
 ), points AS (
@@ -209,13 +225,14 @@ def set_based(server):
 
 def cancel(server, sizes):
     full = paced(server)[0][1]
-    contenders = {"a": one_by_one(server, sizes.orders), "b": procedure(server, sizes.orders), "d": set_based(server),
+    contenders = {"a": one_by_one(server, sizes.orders), "b": procedure(server),
+                  "c": outer_transaction(server, sizes.seed), "d": set_based(server),
                   "full": lambda dbname: server.roundsman(dbname, "cancel", full)}
     with template(server, "shop", users=sizes.users, orders=sizes.orders, others=sizes.orders) as shop:
         traffic = {"users": sizes.users, "idle": sizes.idle}
-        yield from interleaved(server, "cancel", shop, contenders, sizes.rounds, check_cancel, candidates=sizes.orders, **traffic)
-        yield from interleaved(server, "cancel", shop, {"c": outer_transaction(server, sizes.seed)}, sizes.rounds, check_cancel,
-                               candidates=sizes.seed, **traffic)
+        # Payments are of orders that the contender locks: all of them, or those of (c).
+        candidates = {**dict.fromkeys(contenders, sizes.orders), "c": sizes.seed}
+        yield from interleaved(server, "cancel", shop, contenders, sizes.rounds, check_cancel, candidates, **traffic)
 
 
 # ---- growth, without traffic ----
@@ -288,11 +305,13 @@ def stuck(server, sizes):
     def locked(dbname):
         with server.connect(dbname, autocommit=False) as other:
             other.execute("SELECT FROM shop.users WHERE id % 100 = 50 FOR UPDATE")
+            server.sql(dbname, "CHECKPOINT")
             return server.roundsman(dbname, "points", full, expect=[10])
 
     def failing(dbname):
-        server.sql(dbname, "UPDATE shop.users SET points = 9223372036854775807 WHERE id % (SELECT greatest(1, count(*) / 1000)"
-                   " FROM shop.users) = 0", "VACUUM shop.users", "CHECKPOINT")
+        server.sql(dbname, "UPDATE shop.users SET points = 9223372036854775807"
+                   " WHERE id % (SELECT greatest(1, count(*) / 1000) FROM shop.users) = 0",
+                   "VACUUM shop.users", "CHECKPOINT")
         return server.roundsman(dbname, "points", full, expect=[10])
 
     contenders = {"undisturbed": undisturbed, "locked": locked, "failing": failing}
@@ -302,7 +321,8 @@ def stuck(server, sizes):
                 with server.copy(shop) as dbname:
                     record = contenders[contender](dbname)
                     if record["rows"] + record["leftovers"] != sizes.users:
-                        raise Failure(f"{contender}: {record['rows']} rows done, {record['leftovers']} left over of {sizes.users}")
+                        raise Failure(f"{contender}: {record['rows']} rows done and {record['leftovers']} left over"
+                                      f" of {sizes.users}")
                     yield {"part": "stuck", "contender": contender, "round": number + 1, **record}
 
 

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: PostgreSQL
 """What the benchmark's parts stand on: a private durable server, shops in it, live traffic, and one measurement.
 
-The server is started by tests/server, without --fast: fsync and synchronous_commit are on. Its settings are the same for
-whoever is measured. It never vacuums by itself; the parts vacuum where an autovacuum would have. Waits for locks are read
-from the server's log: the roles of live traffic (contenders.sql) have a deadlock_timeout of 2 ms, after which the log names
-the holder, and then how long the wait was. Everybody else has the server's deadlock_timeout.
+The server is started by tests/server, without --fast: fsync and synchronous_commit are on. Its settings are the same
+for whoever is measured. It never vacuums by itself; the parts vacuum where an autovacuum would have. Waits for locks
+are read from the server's log: the roles of live traffic (contenders.sql) have a deadlock_timeout of 2 ms, after
+which the log names the holder, and then how long the wait was. Everybody else has the server's deadlock_timeout.
 """
 
 import collections
@@ -39,11 +39,13 @@ if pid == 0:
 status, usage = os.wait4(pid, 0)[1:]
 end = time.time()
 with open(sys.argv[1], "w") as out:
-    json.dump({"begin": begin, "end": end, "status": os.waitstatus_to_exitcode(status), "peak_kib": usage.ru_maxrss}, out)
+    json.dump({"begin": begin, "end": end, "status": os.waitstatus_to_exitcode(status),
+               "peak_kib": usage.ru_maxrss}, out)
 """
 
-ENVIRONMENT = {**{name: value for name, value in os.environ.items()
-                  if not name.startswith("PG") and name not in ("NOTIFY_SOCKET", "JOURNAL_STREAM", "TZ")}, "LC_ALL": "C.UTF-8"}
+ENVIRONMENT = {name: value for name, value in os.environ.items()
+               if not name.startswith("PG") and name not in ("NOTIFY_SOCKET", "JOURNAL_STREAM", "TZ")}
+ENVIRONMENT["LC_ALL"] = "C.UTF-8"
 
 
 class Failure(Exception):
@@ -61,6 +63,15 @@ def settings():
     buffers = min(4096, memory()[0] // 4)
     return {"shared_buffers": f"{buffers}MB", "max_wal_size": "8GB", "checkpoint_timeout": "1h", "autovacuum": "off",
             "log_checkpoints": "off", "log_connections": "on", "log_line_prefix": "%n %p %q%u@%d "}
+
+
+def sweep():
+    """Removes servers of runs that were killed."""
+    for parent in (VAR, pathlib.Path("/dev/shm")):
+        for directory in parent.glob("roundsman-bench-*"):
+            if not pathlib.Path("/proc", directory.name.split("-")[2]).exists():
+                subprocess.run([TOP / "tests" / "server", "remove", directory], check=False, stdin=subprocess.DEVNULL)
+                shutil.rmtree(directory, ignore_errors=True)
 
 
 class Server:
@@ -114,8 +125,8 @@ class Server:
         self.run(command)
 
     def run(self, command, **more):
-        done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, check=False, text=True, env=ENVIRONMENT,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
+        done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, check=False, text=True,
+                              env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **more)
         if done.returncode != 0:
             raise Failure(f"{command[0]}: {done.stdout[-3000:]}")
         return done.stdout
@@ -144,7 +155,7 @@ class Server:
                  "ALTER TABLE shop.orders ADD FOREIGN KEY (user_id) REFERENCES shop.users")
 
     def settle(self, name, periods=3):
-        """Brings the users to the state that periods of a round leave them in, so that nobody is measured on virgin pages."""
+        """Brings the users to the state that periods of a round leave behind: nobody is measured on virgin pages."""
         for _ in range(periods):
             self.sql(name, "UPDATE shop.users SET points = points + 1, last_modified_at = now()", "VACUUM shop.users")
         self.sql(name, "VACUUM (FREEZE, ANALYZE)")
@@ -213,8 +224,8 @@ class Traffic:
         self.prefix = server.directory / f"traffic-{user}"
         self.out = open(server.directory / f"traffic-{user}.out", "w+", encoding="utf-8")
         self._clear()
-        command = [server.bin / "pgbench", "-n", "-h", server.socket, "-U", user, "-c", clients, "-R", rate, "-T", 36000,
-                   "-f", script, "-l", f"--log-prefix={self.prefix}", f"--random-seed={seed}"]
+        command = [server.bin / "pgbench", "-n", "-h", server.socket, "-U", user, "-c", clients, "-R", rate,
+                   "-T", 36000, "-f", script, "-l", f"--log-prefix={self.prefix}", f"--random-seed={seed}"]
         for name, value in variables.items():
             command += ["-D", f"{name}={value}"]
         self.popen = subprocess.Popen([*map(str, command), dbname], stdin=subprocess.DEVNULL, stdout=self.out,
@@ -315,13 +326,13 @@ def longest(waits):
 
 
 def under_traffic(server, name, work, seed, users, items=1000, idle=4, script=None, candidates=0):
-    """Measures work() beside live traffic (and payments of that many candidate orders), with what live traffic noticed."""
+    """Measures work() beside live traffic (and payments of that many candidate orders), and what that noticed of it."""
     log = server.directory / "log"
     traffic = [Traffic(server, name, script or BENCH / "traffic.sql", seed, users=users, items=items)]
     try:
         if candidates:
-            traffic.append(Traffic(server, name, BENCH / "approve.sql", seed, user="payments", clients=2, rate=PAYMENT_RATE,
-                                   candidates=candidates))
+            traffic.append(Traffic(server, name, BENCH / "approve.sql", seed, user="payments", clients=2,
+                                   rate=PAYMENT_RATE, candidates=candidates))
         time.sleep(1)
         quiet = time.time()
         time.sleep(idle)
