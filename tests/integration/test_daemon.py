@@ -316,13 +316,19 @@ def switches(pid):
     return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)[1])
 
 
+def settled(pid):
+    before = switches(pid)
+    time.sleep(0.3)
+    return switches(pid) == before
+
+
 @pytest.mark.skipif(bool(WRAPPER), reason="a checker has threads of its own")
 def test_an_idle_daemon_sleeps(shop):
     shop.configure(jobs=JOBS)
     with shop.start() as daemon:
         wait_until(lambda: shop.value("SELECT count(*) FROM roundsman.job") == len(JOBS) and not daemon.children(),
                    what="the books to be applied")
-        wait_until(lambda: pathlib.Path(f"/proc/{daemon.pid}/wchan").read_text() != "0", what="it to sleep")
+        wait_until(lambda: settled(daemon.pid), what="it to sleep")
         before = switches(daemon.pid)
         time.sleep(3)
         assert switches(daemon.pid) == before

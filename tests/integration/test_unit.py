@@ -44,7 +44,8 @@ class Machine:
             raise AssertionError(message)
         self.root = pathlib.Path(f"/proc/{(self.directory / 'pid').read_text().strip()}/root")
         self.config = pathlib.Path(re.search(r"default (\S+)\)", run(BINARY, "--help").stdout)[1])
-        run("mkdir", "-p", self.path(self.config).parent)
+        self.inside("install", "-d", "-m755", self.config.parent)
+        os.chmod(server.socket, 0o755)  # whatever our umask is
         self.inside("systemd-sysusers", "roundsman.conf")
 
     def install(self, tree):
@@ -90,7 +91,9 @@ class Unit:
         self.write(path.read_text())
 
     def write(self, text):
-        self.machine.path(self.machine.config).write_text(text)
+        path = self.machine.path(self.machine.config)
+        path.write_text(text)
+        path.chmod(0o644)
 
     def set(self, *lines):
         """A drop-in, for shorter times."""
@@ -219,7 +222,7 @@ def test_reload(unit):
     unit("start")
     pid = unit.pid()
     unit.configure(points(schedule="* * * * * *"), points(name="more"))
-    unit("reload")  # ends when the daemon has said READY=1 again
+    unit("reload")
     unit.wait_log("points: the changed schedule takes effect")
     unit.done()
     assert "2 jobs" in unit.show("StatusText")
