@@ -17,6 +17,10 @@ enum piece { BOUNDS = 'b', CHANGE = 'c', CAREFUL = 's', LEAVE = 'l' };
 #define FEW_ROWS 2000
 #define SAMPLE_ROWS 30000
 
+/* Where one row is locked, more are: so many batches after one that met a lock wait for none. */
+#define CAREFUL_BATCHES 32
+#define SMALLEST_CUT 32 /* rows down to which failures cut the batches that follow */
+
 struct bulk_lane {
     struct change change; /* the values of CHANGE's and CAREFUL's parameters */
     struct change walk;   /* those of BOUNDS and LEAVE */
@@ -25,8 +29,8 @@ struct bulk_lane {
     char *next_upper;  /* the end of the batch after it, as far as known */
     int rows;          /* keys that the current batch was meant to have, and the next one */
     int next_rows;
-    int limit;         /* while a failing row is looked for, fewer rows than the controller would take */
-    bool halving;
+    int bad;           /* how many keys from the cursor on have a failing row among them; 0: none is known */
+    int careful;       /* batches that still skip locked rows at once, after one that waited in vain */
     enum piece piece;  /* what the current batch is tried with */
     int ends;          /* transactions in flight */
     usec_t sent;
@@ -187,17 +191,18 @@ static int send_piece(struct lane *lane, enum piece piece, const char *const *fi
     return r;
 }
 
-static int rows_to_take(const struct bulk_lane *state)
+/* Half of what has a failing row among it, or else what the controller says. */
+static int rows_to_take(const struct bulk_lane *state, int bad)
 {
-    return state->halving && state->limit < state->batch.size ? state->limit : state->batch.size;
+    return bad > 0 ? (bad + 1) / 2 : state->batch.size;
 }
 
-static int send_bounds(struct lane *lane, const char *lower)
+static int send_bounds(struct lane *lane, const char *lower, int rows)
 {
     struct bulk_lane *state = lane->state;
     char offset[16];
 
-    state->next_rows = rows_to_take(state);
+    state->next_rows = rows;
     snprintf(offset, sizeof(offset), "%d", state->next_rows - 1);
     return send_piece(lane, BOUNDS, (const char *[]){lane->at.to, offset}, BULK_BOUNDS_FIXED, lower);
 }
@@ -226,11 +231,11 @@ static int send_next(struct work *work, struct lane *lane, bool stopping)
     if (lane->busy || lane->finished || stopping)
         return 0;
     if (state->upper == NULL)
-        return send_bounds(lane, lower_of(lane));
+        return send_bounds(lane, lower_of(lane), rows_to_take(state, state->bad));
     r = send_batch(work, lane);
     /* The next batch's end comes along in the same round trip. */
-    if (r == 0 && state->piece == CHANGE && strcmp(state->upper, lane->at.to) != 0)
-        r = send_bounds(lane, state->upper);
+    if (r == 0 && state->piece != LEAVE && strcmp(state->upper, lane->at.to) != 0)
+        r = send_bounds(lane, state->upper, rows_to_take(state, state->bad - state->rows));
     return r;
 }
 
@@ -245,11 +250,10 @@ static void advance(struct lane *lane)
 {
     struct bulk_lane *state = lane->state;
 
-    if (state->halving) {
-        state->limit = state->limit > state->batch.most / 2 ? state->batch.most : state->limit * 2;
-        state->halving = state->limit < state->batch.size;
-    }
-    state->piece = CHANGE;
+    state->bad = state->piece == LEAVE || state->bad < state->rows ? 0 : state->bad - state->rows;
+    if (state->careful > 0)
+        state->careful--;
+    state->piece = state->careful > 0 ? CAREFUL : CHANGE;
     set_text(&lane->at.cursor, state->upper);
     state->upper = NULL;
     lane->finished = strcmp(lane->at.cursor, lane->at.to) == 0;
@@ -272,9 +276,11 @@ static void reconsider(struct work *work, struct lane *lane)
         work_fail(work, mem_print("%s (SQLSTATE %s)", state->error, state->sqlstate));
     } else if (state->failure == FAILURE_LOCKED && state->piece == CHANGE) {
         state->piece = CAREFUL;
+        state->careful = CAREFUL_BATCHES;
     } else if (state->rows > 1) {
-        state->halving = true;
-        state->limit = state->rows / 2;
+        if (state->bad == 0 && state->batch.size > SMALLEST_CUT)
+            state->batch.size /= 2;
+        state->bad = state->rows;
         set_text(&state->upper, NULL);
     } else {
         state->piece = LEAVE;
@@ -325,6 +331,8 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
             state->moved = true;
             lane->at.rows_done = rows_integer(answer->rows, 0, 0);
             lane->at.rows_skipped = rows_integer(answer->rows, 0, 1);
+            if (state->piece == CAREFUL && rows_integer(answer->rows, 0, 2) > 0)
+                state->careful = CAREFUL_BATCHES;
         }
         break;
     case ANSWER_ERROR:
@@ -338,7 +346,7 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
     case ANSWER_END:
         if (!bounds && state->moved && !state->failed) {
             work->last_batch_time = moment_monotonic() - state->sent;
-            if (state->piece == CHANGE)
+            if (state->piece != LEAVE && state->bad == 0)
                 batch_took(&state->batch, state->rows, work->last_batch_time);
         }
         if (--state->ends == 0) {

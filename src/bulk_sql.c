@@ -197,6 +197,7 @@ char *bulk_careful_sql(const struct task *task, const struct change *change, con
                   " FROM (SELECT row_key FROM todo EXCEPT SELECT row_key FROM free) AS stuck RETURNING 1) ");
     ledger_add_move(&sql, ledger, CHANGED,
                     counts ? "greatest((SELECT rows FROM seen) - " CHANGED " - (SELECT count(*) FROM late), 0)" : "0");
+    buf_add(&sql, ", (SELECT count(*) FROM late)");
     return buf_take(&sql);
 }
 
