@@ -205,6 +205,26 @@ def test_the_session_is_terminated_in_mid_flight(shop, kind):
     only_run(shop, "done", rows, attempt=2)
 
 
+def test_a_run_without_its_lock_stops(shop):
+    """The session that holds the job's lock ends, the lanes' sessions do not: nothing more is begun."""
+    grow(shop)
+    configure(shop, lanes=1)
+    expected, rows = expected_books(shop, "points")
+    with hold_row(shop, "points", 0.1) as hold, shop.start("--run-once", "daily-points") as process:
+        hold.reached(process)
+        shop.sql("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1919184238")
+        process.wait_for("connection to the server was lost|terminating connection")
+        hold.release()
+        assert process.wait() == 1, process.log()
+    wait_gone(shop)
+    only_run(shop, "running", attempt=1)
+    (lane,) = shop.lanes()
+    assert 0 < lane["rows_done"] <= 400 and int(lane["cursor"]) <= 400
+    once(shop)
+    check_books(shop, expected)
+    only_run(shop, "done", rows, attempt=2)
+
+
 def test_the_server_crashes_in_mid_flight(own_shop):
     shop = own_shop
     grow(shop)
