@@ -65,7 +65,7 @@ def under_way(shop, daemon, more_than=0):
 
 
 def done(shop, job=None, count=1):
-    wait_until(lambda: len([run for run in shop.runs(job) if run["state"] == "done"]) >= count, what=f"{count} runs done")
+    wait_until(lambda: [run["state"] for run in shop.runs(job)].count("done") >= count, what=f"{count} runs done")
 
 
 def expect(shop, expected):
@@ -82,7 +82,7 @@ def test_a_reload_applies_the_edited_job(shop):
         wait_until(lambda: shop.sql("SELECT 1 FROM roundsman.job"), what="the job's row")
         changed = datetime.datetime.now(datetime.timezone.utc)
         reload(shop, daemon, [points(schedule=EVERY_SECOND, amount=5, catch_up="all")])
-        daemon.wait_for(r'points: the changed schedule takes effect: "\* \* \* \* \* \*" in UTC; nothing from before now is owed')
+        daemon.wait_for(r'points: the changed schedule takes effect: "\* \* \* \* \* \*" in UTC; nothing from before now')
         done(shop, count=2)
         # The amount alone: no change of the schedule, and so nothing is said of it.
         reload(shop, daemon, [points(schedule=EVERY_SECOND, amount=3, catch_up="all")])
@@ -109,7 +109,7 @@ def test_jobs_are_added_and_removed_by_a_reload(shop):
         under_way(shop, daemon)
         # Removed in mid-run: interrupted, and nobody resumes it.
         reload(shop, daemon, [restock(schedule=EVERY_SECOND)])
-        wait_until(lambda: shop.runs("points")[0]["state"] == "interrupted", what="the removed job's run to be interrupted")
+        wait_until(lambda: shop.runs("points")[0]["state"] == "interrupted", what="it to be interrupted")
         done(shop, "restock", 2)
         (run,) = shop.runs("points")
         assert (run["state"], run["attempt"]) == ("interrupted", 1)
@@ -145,7 +145,8 @@ def test_disabled_interrupts_and_blocks_until_enabled(shop):
         assert result.status == 1 and "disabled" in result.err
         reload(shop, daemon, [{**job, "enabled": False, "amount": 8}])
         wait_until(lambda: not daemon.children(), what="the child's end")
-        assert [(run["state"], run["attempt"]) for run in shop.runs()] == [("interrupted", 1)] and rows(shop) == done_rows
+        assert [(run["state"], run["attempt"]) for run in shop.runs()] == [("interrupted", 1)]
+        assert rows(shop) == done_rows
         shop.pace(0)
         reload(shop, daemon, [job])
         done(shop)
@@ -261,7 +262,8 @@ def test_a_run_longer_than_its_period_never_overlaps(shop):
     assert runs[1]["due"] - runs[0]["due"] >= datetime.timedelta(seconds=2)
     ((reason, first, last),) = shop.sql("SELECT reason, due_from, due_through FROM roundsman.skip ORDER BY id LIMIT 1")
     assert reason == "catch_up is latest" and runs[0]["due"] < first <= last < runs[1]["due"]
-    assert sum(shop.books().points.values()) - sum(before.points.values()) == 7 * sum(run["rows_done"] for run in shop.runs())
+    given = sum(shop.books().points.values()) - sum(before.points.values())
+    assert given == 7 * sum(run["rows_done"] for run in shop.runs())
 
 
 def test_two_jobs_of_one_instant_run_beside_each_other(shop):
@@ -313,7 +315,8 @@ def test_the_parent_never_connects(shop):
 
 def switches(pid):
     """How often the process went to sleep of its own accord."""
-    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text(), re.M)[1])
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.M)[1])
 
 
 def settled(pid):

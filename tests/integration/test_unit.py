@@ -20,9 +20,9 @@ DAILY = "0 0 * * *"
 pytestmark = pytest.mark.skipif(bool(WRAPPER), reason="the unit runs the program as it is")
 
 
-def run(*command, check=True, **more):
-    done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, check=False, timeout=60, **more)
+def run(*command, check=True):
+    done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, check=False, timeout=60)
     assert not check or done.returncode == 0, f"{command}: {done.stdout}"
     return done
 
@@ -49,7 +49,7 @@ class Machine:
         self.inside("systemd-sysusers", "roundsman.conf")
 
     def install(self, tree):
-        """As make install does, which might build something anew; the unit goes where systemd looks, whatever the prefix."""
+        """As make install, which might build something anew; the unit goes where systemd looks, whatever the prefix."""
         unit = BINARY.parent / "etc" / UNIT
         program = re.search(r"^ExecStart=/(\S+)", unit.read_text(), re.M)[1]
         for source, target in ((BINARY, program), (unit, f"etc/systemd/system/{UNIT}"),
@@ -167,12 +167,13 @@ def slow(shop, seconds=0.02):
     """A job that owes a run, which takes so long a row."""
     shop.pace(seconds)
     shop.sql("INSERT INTO roundsman.job (name, kind, schedule, timezone, settled_through, first_seen)"
-             " VALUES ('points', 'points', %s, 'UTC', date_trunc('day', now(), 'UTC') - interval '1 day', now())", DAILY)
+             " VALUES ('points', 'points', %s, 'UTC', date_trunc('day', now(), 'UTC') - interval '1 day', now())",
+             DAILY)
     return points(schedule=DAILY, catch_up="all", where="public.pace(id)", batch_max=10)
 
 
 def under_way(shop):
-    wait_until(lambda: shop.value("SELECT coalesce(sum(rows_done), 0) FROM roundsman.lane") > 0, what="the first batches")
+    wait_until(lambda: shop.value("SELECT coalesce(sum(rows_done), 0) FROM roundsman.lane") > 0, what="batches")
 
 
 def expect(shop, expected, attempts):
@@ -197,7 +198,7 @@ def test_a_job_runs_and_its_lines_are_in_the_journal(unit):
     assert set(field(pid, "Uid").split()) == {user} != {"0"}
     unit.done()
     # The child's last words are found by the unit, although it has gone.
-    entry = wait_until(lambda: next((entry for entry in unit.journal() if "1000 rows changed" in entry["MESSAGE"]), None),
+    entry = wait_until(lambda: next((line for line in unit.journal() if "1000 rows changed" in line["MESSAGE"]), None),
                        what="the outcome's line")
     (made,) = unit.shop.runs()
     assert entry["ROUNDSMAN_JOB"] == "points" and entry["ROUNDSMAN_RUN"] == str(made["id"])
@@ -214,7 +215,7 @@ def test_status_text(unit):
     wait_until(lambda: re.fullmatch(r"2 jobs; points running \(run \d+, [1-9]\d? %\); next points (\S+T)?00:00:00Z",
                                     unit.show("StatusText")), what="a running job's status")
     unit.shop.pace(0)
-    wait_until(lambda: re.fullmatch(r"2 jobs; next points (\S+T)?00:00:00Z", unit.show("StatusText")), what="an idle status")
+    wait_until(lambda: re.fullmatch(r"2 jobs; next points (\S+T)?00:00:00Z", unit.show("StatusText")), what="idleness")
 
 
 def test_reload(unit):
