@@ -118,9 +118,9 @@ class Unit:
         return next((pid for pid in self.processes() if int(field(pid, "PPid")) == int(
             (self.machine.directory / "pid").read_text())), 0)
 
-    def processes(self):
+    def processes(self, name=UNIT):
         """All of the unit's cgroup, of the host."""
-        name = self.show("ControlGroup")
+        name = self.ctl("show", "-P", "ControlGroup", name).stdout.strip()
         path = self.machine.path(f"/sys/fs/cgroup{name}/cgroup.procs")
         try:
             return [int(line) for line in path.read_text().split()] if name else []
@@ -207,6 +207,29 @@ def test_a_job_runs_and_its_lines_are_in_the_journal(unit):
     started = next(entry for entry in unit.journal() if " started: 2 jobs of" in entry["MESSAGE"])
     assert "ROUNDSMAN_JOB" not in started and started["_PID"] != entry["_PID"]
     expect(unit.shop, expected, attempts=1)
+
+
+def test_the_last_words_of_a_child_are_found_by_the_unit(unit):
+    """The journal looks up whose a line is when it reads it, and it is busy when the child, which then ends, says it."""
+    unit.configure(points(schedule="* * * * * *"))
+    unit("start")
+    (journal,) = unit.processes("systemd-journald.service")
+    daemon = unit.pid()
+
+    def found():
+        known = len(unit.shop.runs())
+        os.kill(journal, signal.SIGSTOP)
+        try:
+            run = wait_until(lambda: [run for run in unit.shop.runs()[known:] if run["reported_at"]], what="a round")[0]
+            end = time.monotonic() + 0.02  # a fifth of how long the child waits
+            while time.monotonic() < end and pathlib.Path(f"/proc/{daemon}/task/{daemon}/children").read_text():
+                time.sleep(0.001)
+        finally:
+            os.kill(journal, signal.SIGCONT)
+        unit.machine.inside("journalctl", "--sync")
+        return f"points run {run['id']} due" in unit.log()
+
+    assert any(found() for _ in range(5))  # a busy machine may take too long once
 
 
 def test_status_text(unit):
