@@ -35,6 +35,8 @@ enum option_name {
     OPT_DRY_RUN, OPT_OFFLINE, OPT_FROM, OPT_JSON, OPT_VERSION,
 };
 
+static const char short_options[] = ":c:d:n:vqh";
+
 static const struct option long_options[] = {
     {"run-once", no_argument, NULL, OPT_RUN_ONCE}, {"abandon", no_argument, NULL, OPT_ABANDON},
     {"check", no_argument, NULL, OPT_CHECK},       {"next", no_argument, NULL, OPT_NEXT},
@@ -196,17 +198,19 @@ static int read_options(struct command *command, int argc, char **argv)
     int option, index = 0, failure = 0;
 
     opterr = 0;
-    while ((option = getopt_long(argc, argv, ":c:d:n:vqh", long_options, &index)) != -1) {
+    while ((option = getopt_long(argc, argv, short_options, long_options, &index)) != -1) {
         if (option == 'h' || option == OPT_VERSION) {
             fputs(option == 'h' ? help_text : "roundsman " PACKAGE_VERSION "\n", stdout);
             return STATUS_DONE + 1;
         }
         if ((option == '?' || option == ':') && failure == 0) {
-            /* The mode may still follow, and it decides the status. */
-            failure = 1;
+            const char letter[] = {'-', (char)optopt, '\0'};
+            bool foreign = optopt > ' ' && optopt < 127 && strchr(short_options, optopt) == NULL;
+
+            failure = 1; /* the mode may still follow, and it decides the status */
             fprintf(stderr, option == '?' ? "roundsman: unknown option %s (roundsman --help lists the options)\n"
                                           : "roundsman: option %s needs an argument (roundsman --help lists the options)\n",
-                    argv[optind - 1]);
+                    option == '?' && foreign ? letter : argv[optind - 1]);
         }
         for (size_t i = 0; i < ELEMENTS(mode_options); i++)
             if (mode_options[i].option == option) {

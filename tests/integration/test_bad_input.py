@@ -72,6 +72,7 @@ def at_the_gate(shop):
 USAGE = {
     "unknown option": (["--run-onec", "points"], "unknown option --run-onec"),
     "unknown short option": (["-x"], "unknown option -x"),
+    "unknown short option among others": (["-vxq"], "unknown option -x"),
     "an option without its argument": (["--run-once", "points", "--due"], "option --due needs an argument"),
     "unknown job": (["--run-once", "point"], 'has no job "point"; did you mean "points"?'),
     "unknown job of --next": (["--next", "point"], 'did you mean "points"?'),
@@ -131,7 +132,7 @@ def test_done_leftovers_failure_and_interruption(shop):
         shop.sql("DELETE FROM shop.closed")
         assert process.wait() == 11
         clear(process.log())
-        assert "interrupted; the next run resumes it" in process.log()
+        assert "interrupted; finish it with --run-once, or give it up with --abandon" in process.log()
     assert shop.runs()[-1]["state"] == "interrupted"
 
 
