@@ -175,7 +175,7 @@ int check_run(const struct configuration *configuration)
     size_t count;
 
     if (db_connect(&options, &db, &error) < 0)
-        problems_add(&sheet.problems, false, "see database.conninfo in the file, and the server's log", "%s", error);
+        problems_add(&sheet.problems, false, "see database.conninfo in the file, and run this as the daemon's user; the server's log says more", "%s", error);
     else
         examine(db, configuration, &sheet);
     print_new(&sheet);

@@ -307,7 +307,7 @@ int run_once(const struct configuration *configuration, const struct job *job, c
 /* ---- --abandon ---- */
 
 /* What a killed process still has in flight is waited for and shut out first, so that the counts are the last ones. */
-static int abandon(struct books *books, struct ledger_run *run)
+static int abandon(struct books *books, const char *job, struct ledger_run *run)
 {
     AUTO_TEXT state = mem_copy(run->state);
     AUTO_TEXT reason = NULL;
@@ -326,12 +326,12 @@ static int abandon(struct books *books, struct ledger_run *run)
                        (long long)run->rows_done, (long long)run->leftovers);
     r = ledger_abandon(&books->ledger, id, run->attempt, reason);
     if (r == 0)
-        printf("run %lld is abandoned: %lld rows were changed and stay so, the rest is not done\n", (long long)id,
-               (long long)run->rows_done);
+        printf("%s: run %lld is abandoned: %lld rows were changed and stay so, the rest is not done\n", job,
+               (long long)id, (long long)run->rows_done);
     return r;
 }
 
-static int give_up(struct books *books, int64_t id)
+static int give_up(struct books *books, const char *name, int64_t id)
 {
     struct ledger_run run = {0};
     int job = 0, r;
@@ -352,7 +352,7 @@ static int give_up(struct books *books, int64_t id)
     if (r == 0 && (strcmp(run.state, "done") == 0 || strcmp(run.state, "abandoned") == 0))
         log_say(LOG_NOTICE, "nothing to do: run %lld is %s", (long long)run.id, run.state);
     else if (r == 0)
-        r = abandon(books, &run);
+        r = abandon(books, name, &run);
     ledger_run_free(&run);
     return r < 0 ? books_failed(books, r, "abandoning the run"), STATUS_FAILED : STATUS_DONE;
 }
@@ -376,7 +376,7 @@ int run_abandon(const struct configuration *configuration, const char *job, int6
     if (r == 0)
         r = books_lock(&books);
     if (r == 1) {
-        status = give_up(&books, run);
+        status = give_up(&books, job, run);
     } else if (r == 0) {
         log_say(LOG_ERR, "another process is running this job: stop it first");
         status = STATUS_BUSY;

@@ -45,8 +45,11 @@ static int skip(struct books *books, usec_t from, usec_t through, int64_t count,
     if (r < 0)
         return books_failed(books, r, "recording skipped occurrences");
     books->row.settled_through = through;
-    log_say(LOG_NOTICE, "skipped %lld occurrences, %s to %s: %s", (long long)count, moment_format(from, first),
-            moment_format(through, last), reason);
+    if (count == 1)
+        log_say(LOG_NOTICE, "skipped the occurrence %s: %s", moment_format(from, first), reason);
+    else
+        log_say(LOG_NOTICE, "skipped %lld occurrences, %s to %s: %s", (long long)count, moment_format(from, first),
+                moment_format(through, last), reason);
     return 0;
 }
 

@@ -24,7 +24,7 @@ int relation_plan_where(struct examined *examined)
     if (strcmp(db_error(examined->db)->sqlstate, "42501") == 0)
         remedy = mem_print("GRANT SELECT ON %s TO %s;", examined->table, examined->role);
     else
-        remedy = mem_copy("mend `where` in the file: an SQL condition on one row of the table");
+        remedy = mem_copy("mend `where`: it must be an SQL condition on one row of the table");
     examined_refuse(examined, remedy, "where = \"%s\" cannot be evaluated: %s", where, db_error(examined->db)->message);
     return 0;
 }

@@ -53,6 +53,9 @@ static void on_progress(const struct work *work, void *argument)
 /* The attempt ended before the run did. */
 static int stop(struct round *round, const char *state, const char *error)
 {
+    /* The daemon leaves manual runs alone. */
+    const char *then = round->due == MOMENT_NONE ? "finish it with --run-once, or give it up with --abandon"
+                                                 : "the next run resumes it";
     char text[MOMENT_TEXT_MAX];
     int r;
 
@@ -64,22 +67,11 @@ static int stop(struct round *round, const char *state, const char *error)
                 r == -ESTALE ? "another process has taken it up" : db_error(round->books->db)->message);
     report(round, RECORD_ENDED, error != NULL ? RUN_FAILED : RUN_INTERRUPTED);
     if (error == NULL && child_stop == SIGALRM)
-        log_say(LOG_NOTICE, "max_runtime (%s) is over: interrupted; the next run resumes it",
-                duration_format(round->books->job->max_runtime, text));
+        log_say(LOG_NOTICE, "max_runtime (%s) is over: interrupted; %s",
+                duration_format(round->books->job->max_runtime, text), then);
     else if (error == NULL)
-        log_say(LOG_NOTICE, "interrupted; the next run resumes it");
+        log_say(LOG_NOTICE, "interrupted; %s", then);
     return error != NULL ? STATUS_FAILED : STATUS_INTERRUPTED;
-}
-
-/* Keys of --only that are in none of the run's counts: there is no such row, or it is not one to change. */
-static void show_unmatched(const struct round *round, const struct ledger_run *run)
-{
-    int64_t count = -run->rows_done - run->rows_skipped - run->leftovers;
-
-    for (size_t i = 0; round->task->only != NULL && round->task->only[i] != NULL; i++)
-        count++;
-    if (count > 0)
-        log_say(LOG_WARNING, "%lld of the keys named are no row to change", (long long)count);
 }
 
 /* Whoever names rows wants to know when they are not there. */
@@ -90,8 +82,8 @@ static void say_untouched(const struct task *task, const struct ledger_run *run)
     while (task->only != NULL && task->only[named] != NULL)
         named++;
     if (found < named)
-        log_say(LOG_NOTICE, "--only: for %lld of %lld keys there is no row that this job would change now", (long long)(named - found),
-                (long long)named);
+        log_say(LOG_WARNING, "--only: for %lld of %lld keys there is no row that this job would change now",
+                (long long)(named - found), (long long)named);
 }
 
 static int finish(struct round *round)
@@ -118,7 +110,6 @@ static int finish(struct round *round)
     books->reporter->report(books->reporter, &record);
     say_untouched(round->task, &run);
     log_say(LOG_INFO, "took %.1f s", (double)(moment_monotonic() - round->began) / (double)USEC_PER_SEC);
-    show_unmatched(round, &run);
     r = outcome_report(books, &run, "");
     ledger_run_free(&run);
     return r;

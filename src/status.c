@@ -10,11 +10,11 @@ static const struct {
     const char *sentence;
 } sentences[] = {
     {STATUS_DONE, "done, or nothing was left to do"},
-    {STATUS_FAILED, "the run failed; what was committed stays committed, and running it again finishes it"},
+    {STATUS_FAILED, "the run failed"},
     {STATUS_USAGE, "usage: unknown option or job"},
     {STATUS_CONFIGURATION, "the configuration has errors"},
     {STATUS_LEFT_OVER, "done, but this run left rows over"},
-    {STATUS_INTERRUPTED, "interrupted by a signal; the next run resumes it"},
+    {STATUS_INTERRUPTED, "interrupted by a signal"},
     {STATUS_BUSY, "another process is running this job"},
 };
 
