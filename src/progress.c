@@ -19,7 +19,8 @@ void progress_clear(void)
 static void draw(const struct progress *progress, const struct record *record)
 {
     double seconds = (double)(moment_monotonic() - progress->began) / (double)USEC_PER_SEC;
-    double share = record->rows_total > 0 ? (double)record->rows_done / (double)record->rows_total : -1;
+    double passed = (double)(record->rows_done + record->rows_skipped);
+    double share = record->rows_total > 0 ? passed / (double)record->rows_total : -1;
     char bar[BAR_WIDTH + 1];
 
     progress_clear();
@@ -33,7 +34,7 @@ static void draw(const struct progress *progress, const struct record *record)
     }
     fprintf(stderr, "%lld rows", (long long)record->rows_done);
     if (seconds > 0)
-        fprintf(stderr, "  %.0f rows/s", (double)record->rows_done / seconds);
+        fprintf(stderr, "  %.0f rows/s", (double)(record->rows_done - progress->before) / seconds);
     drawn = true;
 }
 
@@ -43,8 +44,10 @@ static void show(struct reporter *reporter, const struct record *record)
 
     if (!progress->terminal)
         return;
-    if (record->type == RECORD_STARTED)
+    if (record->type == RECORD_STARTED) {
         progress->began = moment_monotonic();
+        progress->before = record->rows_done;
+    }
     if (record->type == RECORD_PROGRESS)
         draw(progress, record);
     else

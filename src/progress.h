@@ -9,6 +9,7 @@ struct progress {
     struct reporter reporter; /* first: the reporter is the progress */
     bool terminal;
     usec_t began;
+    int64_t before; /* rows that earlier attempts did */
 };
 
 struct progress progress_begin(void);

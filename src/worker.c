@@ -205,9 +205,10 @@ void worker_describe(const struct worker *worker, usec_t now, struct buf *text)
     } else if (worker->pid != 0 && run->run != 0) {
         buf_print(text, "; %s running (run %lld", worker->name, (long long)run->run);
         if (run->rows_total > 0) { /* an estimate: there may be more */
-            int64_t done = run->rows_done < run->rows_total ? run->rows_done : run->rows_total;
+            int64_t passed = run->rows_done + run->rows_skipped;
 
-            buf_print(text, ", %d %%", (int)(100 * (double)done / (double)run->rows_total));
+            passed = passed < run->rows_total ? passed : run->rows_total;
+            buf_print(text, ", %d %%", (int)(100 * (double)passed / (double)run->rows_total));
         }
         buf_add(text, ")");
     } else if (worker->pid == 0 && worker->agenda.halted) {
