@@ -115,6 +115,9 @@ int books_open(struct books *books, bool skew_matters)
 
 void books_close(struct books *books)
 {
+    /* Closing alone frees the lock a moment later, when the server's process ends: too late for whoever comes next. */
+    if (books->db != NULL)
+        db_script(books->db, "SELECT pg_advisory_unlock_all()");
     db_close(books->db);
     free(books->schema);
     free(books->search_path);
@@ -183,9 +186,12 @@ int books_task(struct books *books, int64_t run, struct task *ret)
 /* What identifies a work to the engine's statements. */
 void books_name_work(struct work *work, const struct books *books, const struct task *task, int64_t run, int attempt)
 {
+    usec_t now = moment_monotonic();
+
     work->task = task;
     work->ledger = books->schema;
-    work->batch_time = books->job->batch_time;
+    work->governor = governor_begin(books->job->pace, books->job->batch_time,
+                                    books->job->finish_within > 0 ? now + books->job->finish_within : MOMENT_NONE, now);
     work->batch_max = books->job->batch_max;
     work->retry_delay = books->job->retry_delay;
     snprintf(work->run, sizeof(work->run), "%lld", (long long)run);

@@ -33,7 +33,8 @@ struct bulk_lane {
     int careful;       /* batches that still skip locked rows at once, after one that waited in vain */
     enum piece piece;  /* what the current batch is tried with */
     int ends;          /* transactions in flight */
-    usec_t sent;
+    usec_t sent, executed; /* monotonic; executed: the statement was answered, and its commit is to come */
+    int64_t bytes;         /* WAL, as the statement saw it grow */
     bool moved;
     bool failed;
     enum failure failure;
@@ -142,7 +143,7 @@ static int prepare(struct work *work, struct lane *lane)
     lane->state = state;
     state->change = bulk_change(work->task, BULK_CHANGE_FIXED);
     state->walk = bulk_walk(work->task, BULK_BOUNDS_FIXED);
-    state->batch = batch_begin(work->batch_time, work->batch_max);
+    state->batch = batch_begin(governor_batch_time(&work->governor), work->batch_max);
     state->piece = CHANGE;
     for (size_t i = 0; i < ELEMENTS(pieces); i++)
         for (int lower = lower_of(lane) != NULL; lower < 2; lower++) {
@@ -184,6 +185,8 @@ static int send_piece(struct lane *lane, enum piece piece, const char *const *fi
     if (lower != NULL)
         values[count++] = lower;
     r = db_send(lane->db, (char[]){(char)piece, lower != NULL ? '1' : '0', '\0'}, count, values, (int)piece);
+    if (r == 0 && piece != BOUNDS)
+        r = db_ask(lane->db);
     if (r == 0)
         r = db_end(lane->db, (int)piece);
     state->ends++;
@@ -316,6 +319,20 @@ static void take_error(struct lane *lane, enum piece piece)
     memcpy(state->sqlstate, error->sqlstate, sizeof(state->sqlstate));
 }
 
+/* A batch is committed: what its time says of the next ones. */
+static void take_time(struct work *work, struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+    usec_t now = moment_monotonic();
+
+    work->last_batch_time = now - state->sent;
+    governor_committed(&work->governor, now - state->executed, now);
+    work_rest(work, lane, work->last_batch_time, state->rows, state->bytes);
+    state->batch.target = governor_batch_time(&work->governor);
+    if (state->piece != LEAVE && state->bad == 0)
+        batch_took(&state->batch, state->rows, work->last_batch_time);
+}
+
 static int answer(struct work *work, struct lane *lane, struct answer *answer)
 {
     struct bulk_lane *state = lane->state;
@@ -329,9 +346,11 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
             set_text(&state->next_upper, mem_copy(key));
         } else if (rows_count(answer->rows) > 0) {
             state->moved = true;
+            state->executed = moment_monotonic();
             lane->at.rows_done = rows_integer(answer->rows, 0, 0);
             lane->at.rows_skipped = rows_integer(answer->rows, 0, 1);
-            if (state->piece == CAREFUL && rows_integer(answer->rows, 0, 2) > 0)
+            state->bytes = rows_integer(answer->rows, 0, 2);
+            if (state->piece == CAREFUL && rows_integer(answer->rows, 0, 3) > 0)
                 state->careful = CAREFUL_BATCHES;
         }
         break;
@@ -344,11 +363,8 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
     case ANSWER_SKIPPED:
         break;
     case ANSWER_END:
-        if (!bounds && state->moved && !state->failed) {
-            work->last_batch_time = moment_monotonic() - state->sent;
-            if (state->piece != LEAVE && state->bad == 0)
-                batch_took(&state->batch, state->rows, work->last_batch_time);
-        }
+        if (!bounds && state->moved && !state->failed)
+            take_time(work, lane);
         if (--state->ends == 0) {
             lane->busy = false;
             ended(work, lane);

@@ -30,6 +30,7 @@ struct cancel_lane {
     int skipped;   /* of these, not canceled and not left over */
     bool loaded, last; /* the page is here; it is the range's last one */
     bool moved;
+    usec_t began;  /* monotonic: when the page was asked for */
     int ends;      /* transactions in flight, of any kind */
     char *after_touched, *after_key; /* where the next page begins */
     char *cursor;  /* that MOVE will set */
@@ -218,6 +219,7 @@ static int send_page(struct work *work, struct lane *lane)
     } else if (from != CANCEL_FROM_START) {
         values[count++] = from == CANCEL_FROM_CURSOR ? lane->at.cursor : lane->at.from;
     }
+    state->began = moment_monotonic();
     r = db_send(lane->db, page_names[from], count, values, tag_of(0, PAGE));
     return r < 0 ? r : end(lane, tag_of(0, PAGE));
 }
@@ -263,6 +265,8 @@ static int send_move(struct work *work, struct lane *lane)
     char skipped[16];
     int r;
 
+    work->last_batch_time = moment_monotonic() - state->began;
+    work_rest(work, lane, work->last_batch_time, state->count, 0);
     snprintf(skipped, sizeof(skipped), "%d", state->skipped);
     /* The range's end is the last page's alone: orders of the same instant may follow on the next one. */
     if (state->last)

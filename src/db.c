@@ -462,6 +462,13 @@ static int push_output(struct db *db)
     return 0;
 }
 
+int db_ask(struct db *db)
+{
+    if (db->dead)
+        return -EIO;
+    return PQsendFlushRequest(db->conn) == 1 ? 0 : connection_lost(db);
+}
+
 int db_end(struct db *db, int tag)
 {
     if (db->dead)

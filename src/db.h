@@ -94,6 +94,9 @@ int db_pipeline(struct db *);
 /* Queues an execution of a prepared statement; `tag` comes back with its answer. Returns 0 or -EIO. */
 int db_send(struct db *, const char *name, size_t count, const char *const *values, int tag);
 
+/* Asks for the answers to what was queued before its transaction ends, so that the time of its commit can be told. */
+int db_ask(struct db *);
+
 /* Ends the transaction of what was queued since the last db_end(), and hands all of it to the kernel as far as it goes. */
 int db_end(struct db *, int tag);
 

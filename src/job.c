@@ -12,6 +12,8 @@
 static const char *const catch_up_words[] = {
     [CATCH_UP_LATEST] = "latest", [CATCH_UP_ALL] = "all", [CATCH_UP_NONE] = "none", NULL};
 
+static const char *const pace_words[] = {[PACE_GENTLE] = "gentle", [PACE_NORMAL] = "normal", [PACE_FULL] = "full", NULL};
+
 /* The settings of every job: first a job's own, then those that `defaults` may give for all. */
 const struct setting_spec job_specs[] = {
     {.name = "name", .type = SETTING_TEXT, .required = true},
@@ -49,6 +51,8 @@ const struct setting_spec job_specs[] = {
      .most = 900 * USEC_PER_MSEC,
      .reason =
          "it has to stay below the server's deadlock_timeout (1s), so that live traffic never loses a deadlock to us"},
+    {.name = "pace", .type = SETTING_TEXT, .fallback = "normal", .words = pace_words},
+    {.name = "finish_within", .type = SETTING_DURATION, .fallback = "0s", .least = 0, .most = 30 * USEC_PER_DAY},
     {0},
 };
 const struct setting_spec *const job_default_specs = job_specs + OWN_SPECS;
@@ -63,13 +67,14 @@ static const struct setting_spec *run_specs(void)
     return spec;
 }
 
-static enum catch_up catch_up_of(const char *word)
+/* The place of a word that the settings' table allows. */
+static int place_of(const char *word, const char *const *words)
 {
-    enum catch_up value = CATCH_UP_LATEST;
+    int place = 0;
 
-    while (strcmp(catch_up_words[value], word) != 0)
-        value++;
-    return value;
+    while (strcmp(words[place], word) != 0)
+        place++;
+    return place;
 }
 
 /* Those that are set. */
@@ -87,6 +92,10 @@ static void fill_run(struct job *job, const struct settings *values)
         job->lanes = (int)setting_integer(values, "lanes");
     if (setting_find(values, "batch_max") != NULL)
         job->batch_max = (int)setting_integer(values, "batch_max");
+    if (setting_find(values, "pace") != NULL)
+        job->pace = (enum pace)place_of(setting_text(values, "pace"), pace_words);
+    if (setting_find(values, "finish_within") != NULL)
+        job->finish_within = setting_integer(values, "finish_within");
 }
 
 void job_fill(struct job *job, const struct settings *common)
@@ -95,7 +104,7 @@ void job_fill(struct job *job, const struct settings *common)
     job->enabled = setting_integer(common, "enabled") != 0;
     job->schedule_text = mem_copy(setting_text(common, "schedule"));
     job->timezone = mem_copy(setting_text(common, "timezone"));
-    job->catch_up = catch_up_of(setting_text(common, "catch_up"));
+    job->catch_up = (enum catch_up)place_of(setting_text(common, "catch_up"), catch_up_words);
     job->catch_up_max_age = setting_integer(common, "catch_up_max_age");
     job->jitter = setting_integer(common, "jitter");
     job->where = mem_copy(setting_text(common, "where"));

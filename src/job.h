@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 
+#include "governor.h"
 #include "moment.h"
 #include "schedule.h"
 #include "setting.h"
@@ -22,6 +23,8 @@ struct job {
     struct schedule *schedule;
     enum catch_up catch_up;
     usec_t catch_up_max_age, jitter, max_runtime, retry_delay, batch_time, lock_timeout;
+    enum pace pace;
+    usec_t finish_within; /* 0: as soon as the pace lets it */
     int lanes;
     int batch_max;
     char *where;              /* NULL: all rows; only kinds with a `where` may have it */

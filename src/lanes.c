@@ -38,20 +38,35 @@ static void lost(struct work *work, struct db *db)
 
 static void send_all(struct work *work, bool stopping)
 {
+    usec_t now = moment_monotonic();
+
     for (size_t i = 0; i < work->lane_count && work->end == WORK_GOES_ON; i++) {
         struct lane *lane = &work->lanes[i];
 
-        if (!lane->finished && work->task->kind->engine->send(work, lane, stopping) < 0)
+        if (!lane->finished && (lane->busy || lane->rests_until <= now) &&
+            work->task->kind->engine->send(work, lane, stopping) < 0)
             lost(work, lane->db);
     }
 }
 
-static bool any_busy(const struct work *work)
+/* Whether an answer or the end of a rest is still to come. */
+static bool goes_on(const struct work *work, bool stopping)
 {
     for (size_t i = 0; i < work->lane_count; i++)
-        if (work->lanes[i].busy)
+        if (work->lanes[i].busy || (!work->lanes[i].finished && !stopping))
             return true;
     return false;
+}
+
+/* Milliseconds until the first rest ends, at most a progress report's time; a little more, so that it is over then. */
+static int patience(const struct work *work)
+{
+    usec_t now = moment_monotonic(), wait = PROGRESS_EVERY;
+
+    for (size_t i = 0; i < work->lane_count; i++)
+        if (!work->lanes[i].busy && !work->lanes[i].finished && work->lanes[i].rests_until - now < wait)
+            wait = work->lanes[i].rests_until - now;
+    return wait <= 0 ? 0 : (int)((wait + USEC_PER_MSEC - 1) / USEC_PER_MSEC);
 }
 
 static void receive(struct work *work, struct lane *lane, short revents)
@@ -75,7 +90,7 @@ static void wait_for_answers(struct work *work, struct pollfd *fds, const struct
                      ? (struct pollfd){.fd = db_fd(work->lanes[i].db), .events = db_events(work->lanes[i].db)}
                      : (struct pollfd){.fd = -1};
     fds[count] = (struct pollfd){.fd = db_fd(options->control), .events = POLLIN};
-    if (poll(fds, count + 1, (int)(PROGRESS_EVERY / USEC_PER_MSEC)) < 0 && errno != EINTR)
+    if (poll(fds, count + 1, patience(work)) < 0 && errno != EINTR)
         work_fail(work, mem_print("poll: %s", strerror(errno)));
     for (size_t i = 0; i < count && work->end == WORK_GOES_ON; i++)
         if (fds[i].fd >= 0 && fds[i].revents != 0)
@@ -90,8 +105,10 @@ static void drive(struct work *work, const struct lanes_options *options)
     usec_t reported = moment_monotonic();
 
     for (;;) {
-        send_all(work, *options->stop != 0);
-        if (work->end != WORK_GOES_ON || !any_busy(work))
+        bool stopping = *options->stop != 0;
+
+        send_all(work, stopping);
+        if (work->end != WORK_GOES_ON || !goes_on(work, stopping))
             break;
         wait_for_answers(work, fds, options);
         if (moment_monotonic() - reported >= PROGRESS_EVERY) {

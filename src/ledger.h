@@ -169,7 +169,8 @@ void ledger_add_gate(struct buf *, const char *schema);
 
 /*
  * The move, as the statement's main part after the CTEs: the cursor becomes $5, and the counts grow by the two SQL
- * expressions. Returns one row (done, skipped) or none when the gate was shut.
+ * expressions. Returns one row (done, skipped, bytes of WAL that the
+ * server wrote meanwhile) or none when the gate was shut.
  */
 void ledger_add_move(struct buf *, const char *schema, const char *done, const char *skipped);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "leftovers.h"
 #include "log.h"
@@ -252,6 +253,22 @@ static int first_that_applies(struct books *books, const struct request *request
     return status != -ENOENT ? status : extra_run(books, request, asked);
 }
 
+/*
+ * The job's lock, at once. The one moment given is for a process that was just killed: its session goes when the server
+ * notices, and typing the command again must not find it there.
+ */
+static int lock_at_once(struct books *books)
+{
+    const struct timespec moment = {.tv_nsec = 25 * 1000 * 1000};
+    int r = books_lock(books);
+
+    for (int i = 0; i < 4 && r == 0; i++) {
+        nanosleep(&moment, NULL);
+        r = books_lock(books);
+    }
+    return r;
+}
+
 static int once(struct books *books, const struct request *request)
 {
     if (request->dry_run) {
@@ -268,7 +285,7 @@ static int once(struct books *books, const struct request *request)
     }
     if (books_see(books) < 0)
         return STATUS_FAILED;
-    switch (books_lock(books)) {
+    switch (lock_at_once(books)) {
     case 1:
         break;
     case 0:
@@ -374,7 +391,7 @@ int run_abandon(const struct configuration *configuration, const char *job, int6
         }
     }
     if (r == 0)
-        r = books_lock(&books);
+        r = lock_at_once(&books);
     if (r == 1) {
         status = give_up(&books, job, run);
     } else if (r == 0) {

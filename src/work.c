@@ -17,6 +17,18 @@ int work_fail(struct work *work, char *error)
     return 0;
 }
 
+void work_rest(struct work *work, struct lane *lane, usec_t worked, int64_t rows, int64_t bytes)
+{
+    struct governor_batch batch = {.worked = worked, .bytes = bytes, .rows = rows, .rows_left = work->task->rows};
+    usec_t now = moment_monotonic();
+
+    for (size_t i = 0; i < work->lane_count; i++) {
+        batch.rows_left -= work->lanes[i].at.rows_done + work->lanes[i].at.rows_skipped;
+        batch.lanes += !work->lanes[i].finished;
+    }
+    lane->rests_until = now + governor_rest(&work->governor, &batch, now);
+}
+
 enum failure work_failure(const char *sqlstate)
 {
     /* Classes of errors (PostgreSQL, appendix A) that no other row would fare better with. */

@@ -7,6 +7,7 @@
 #define RM_WORK_H
 
 #include "db.h"
+#include "governor.h"
 #include "ledger.h"
 #include "relation.h"
 #include "task.h"
@@ -29,7 +30,7 @@ struct work {
     const struct task *task;
     const char *ledger; /* the ledger's schema, quoted */
     char run[24], job[24], attempt[16]; /* as parameters of statements */
-    usec_t batch_time;
+    struct governor governor; /* of all lanes together */
     int batch_max;
     usec_t retry_delay; /* of leftovers, the first one */
     struct lane *lanes;
@@ -51,6 +52,7 @@ struct lane {
     void *state;   /* the engine's */
     bool finished; /* the cursor is at the range's end */
     bool busy;     /* answers are outstanding */
+    usec_t rests_until; /* monotonic: nothing is sent before */
 };
 
 enum retried { RETRIED_SETTLED, RETRIED_AGAIN };
@@ -97,6 +99,9 @@ struct engine {
 
 /* Ends the work with an error; takes over `error`. Returns 0, for engines to return. */
 int work_fail(struct work *, char *error);
+
+/* Lets the lane rest after what it has just done, as the governor says. */
+void work_rest(struct work *, struct lane *, usec_t worked, int64_t rows, int64_t bytes);
 
 /* What a failed statement means for the run. */
 enum failure {

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: PostgreSQL */
+#include "governor.h"
+
+#define STEP (100 * USEC_PER_MSEC)     /* between two changes of the share: several commits of every lane */
+#define SMOOTHING 0.2                  /* a fifth of each new measurement */
+#define QUICK 0.1                      /* how far a measurement moves the median of late, */
+#define SLOW 0.02                      /* and the quartile: it remembers some hundred of them */
+#define CUT 0.7                        /* what congestion leaves of the share */
+#define GROWTH 1.05                    /* what a calm step makes of it */
+#define SHORTEST_SHARE 0.25            /* batches get shorter down to this part of batch_time; then lanes rest */
+#define BLOCKED_CUT 0.5
+#define LONGEST_REST (5 * USEC_PER_SEC)
+
+/* What a pace allows. */
+static const struct {
+    double multiple;       /* of the unloaded latency, past which it is congestion; 0: never */
+    double most, least;    /* of the share */
+    double batch;          /* part of batch_time */
+} paces[] = {
+    [PACE_GENTLE] = {.multiple = 2, .most = 0.15, .least = 0.05, .batch = 0.2},
+    [PACE_NORMAL] = {.multiple = 4, .most = 0.6, .least = 0.1, .batch = 0.5},
+    [PACE_FULL] = {.multiple = 0, .most = 1, .least = 1, .batch = 1},
+};
+
+struct governor governor_begin(enum pace pace, usec_t batch_time, usec_t deadline, usec_t now)
+{
+    return (struct governor){
+        .pace = pace,
+        .batch_time = batch_time,
+        .deadline = deadline,
+        .share = paces[pace].most,
+        .next_step = now + STEP,
+    };
+}
+
+static double smooth(double old, double new)
+{
+    return old == 0 ? new : old + SMOOTHING * (new - old);
+}
+
+static double clamp(double value, double least, double most)
+{
+    return value < least ? least : value > most ? most : value;
+}
+
+static void set_share(struct governor *governor, double share)
+{
+    governor->share = clamp(share, paces[governor->pace].least, paces[governor->pace].most);
+}
+
+static void step(struct governor *governor, usec_t now)
+{
+    double multiple = paces[governor->pace].multiple;
+
+    if (now < governor->next_step || multiple == 0)
+        return;
+    governor->next_step = now + STEP;
+    set_share(governor, governor->share * (governor->latency > multiple * governor->unloaded ? CUT : GROWTH));
+}
+
+void governor_committed(struct governor *governor, usec_t commit, usec_t now)
+{
+    double latency = commit > 0 ? (double)commit : 1;
+
+    if (governor->latency == 0)
+        governor->latency = governor->unloaded = latency;
+    /* A quantile is where steps up and down balance: as many up as down, or three of four up. */
+    governor->latency *= latency > governor->latency ? 1 + QUICK : 1 / (1 + QUICK);
+    governor->unloaded *= latency > governor->unloaded ? 1 + SLOW : 1 / (1 + 3 * SLOW);
+    step(governor, now);
+}
+
+void governor_blocked(struct governor *governor, usec_t now)
+{
+    governor->next_step = now + STEP;
+    if (governor->pace != PACE_FULL)
+        set_share(governor, governor->share * BLOCKED_CUT);
+}
+
+usec_t governor_batch_time(const struct governor *governor)
+{
+    double shrunk = clamp(governor->share / paces[governor->pace].most, SHORTEST_SHARE, 1);
+    usec_t time = (usec_t)((double)governor->batch_time * paces[governor->pace].batch * shrunk);
+
+    return time > USEC_PER_MSEC ? time : USEC_PER_MSEC;
+}
+
+usec_t governor_rest(struct governor *governor, const struct governor_batch *batch, usec_t now)
+{
+    double worked = batch->worked > 0 ? (double)batch->worked : 1;
+    double cost = worked; /* what the batch cost, as the time in which a lane usually writes as much WAL */
+    double rest;
+
+    if (batch->bytes > 0) {
+        governor->bytes_rate = smooth(governor->bytes_rate, (double)batch->bytes / worked);
+        cost = clamp((double)batch->bytes / governor->bytes_rate, worked / 4, worked * 4);
+    }
+    rest = cost / governor->share - worked;
+    /* With time to spare, a batch of so many rows may take its part of what is left of it. */
+    if (governor->deadline != MOMENT_NONE && governor->deadline > now && batch->rows_left > 0) {
+        double part = (double)batch->rows * batch->lanes / (double)(batch->rows * batch->lanes + batch->rows_left);
+        double spare = (double)(governor->deadline - now) * part - worked;
+
+        if (spare > rest)
+            rest = spare;
+    }
+    return rest <= 0 ? 0 : rest > (double)LONGEST_REST ? LONGEST_REST : (usec_t)rest;
+}
