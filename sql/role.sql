@@ -2,7 +2,8 @@
 --
 -- Run it with psql in the shop's database, as the owner of the shop. It can be run again. The role has no password here:
 -- let pg_hba.conf know it by its operating-system user (peer), or give it one with \password roundsman and put that into
--- ~/.pgpass. Its rights on the ledger are granted by roundsman --install.
+-- a password file (passfile=/etc/roundsman/pgpass in database.conninfo). Its rights on the ledger are granted by
+-- roundsman --install.
 --
 -- Columns are granted one by one. A row lock (FOR NO KEY UPDATE) needs UPDATE on some column of the table, which every
 -- table below but order_items has; the lines of an order are only read. A `where` in the configuration needs SELECT on
