@@ -131,7 +131,7 @@ static int examine_leftovers(struct db *db, const struct configuration *configur
                 "  FROM (SELECT *, row_number() OVER (PARTITION BY run_id ORDER BY length(key), key) AS n"
                 "          FROM ledger.leftover) AS l"
                 "  JOIN ledger.run r ON r.id = l.run_id JOIN ledger.job j ON j.id = r.job_id"
-                " WHERE j.name = $1 GROUP BY r.id ORDER BY r.id",
+                " WHERE j.name = $1 AND r.state <> 'abandoned' GROUP BY r.id ORDER BY r.id",
                 1, (const char *const[]){job->name}, &rows);
 
     for (int i = 0; r == 0 && i < rows_count(rows); i++) {

@@ -356,6 +356,11 @@ def test_leftovers_and_runs_that_nobody_will_finish(shop):
             r"job gone is not in the file, and its run 3 \(2026-01-02T00:00:00Z\) is interrupted")
     assert remedies(result)[0].endswith("roundsman --abandon restock -n 1")
     assert remedies(result)[1] == "roundsman --abandon gone -n 3"
+    # The remedies help, although what was given up stays on record.
+    for job, run in (("restock", 1), ("gone", 3)):
+        assert shop.roundsman("--abandon", job, "-n", run).status == 0
+    assert shop.value("SELECT count(*) FROM roundsman.leftover") == 4
+    all_is_well(check(shop))
 
 
 def test_a_server_that_is_not_there(shop, tmp_path):
