@@ -21,7 +21,7 @@ enum record_type {
     RECORD_STANDBY,  /* another process holds the job's lock; this one polls for it */
     RECORD_APPLIED,  /* the ledger has the configured schedule, zone and enabled */
     RECORD_STARTED,  /* a run was started or taken up again: run, due, rows_total */
-    RECORD_PROGRESS, /* at most a few a second: run, due, rows_done, rows_total, batch_time */
+    RECORD_PROGRESS, /* at most a few a second: run, due, rows_done, rows_total, batch_time, held */
     RECORD_ENDED,    /* run, due, state, rows_done, rows_skipped, leftovers */
     RECORD_RETRY,    /* leftovers wait: at */
 };
@@ -38,6 +38,7 @@ struct record {
     int64_t leftovers;
     usec_t batch_time; /* of the last batch, send to commit */
     usec_t at;
+    char held[160]; /* PROGRESS: why the run holds back; "" */
 };
 
 /* Where a run tells what it does: up the pipe in a child, to the terminal for --run-once. */

@@ -28,6 +28,8 @@ static const struct setting_spec root_specs[] = {
      .fallback = "30s",
      .least = USEC_PER_SEC,
      .most = USEC_PER_DAY},
+    {.name = "max_replica_lag", .type = SETTING_DURATION, .fallback = "0s", .least = 0, .most = LONGEST_TIME},
+    {.name = "max_slot_wal", .type = SETTING_SIZE, .fallback = "0B"},
     {0},
 };
 static const struct setting_spec database_specs[] = {
@@ -67,6 +69,7 @@ static const char *wanted(const struct setting_spec *spec)
     static const char *const texts[] = {
         [SETTING_INTEGER] = "a whole number without quotes, such as 10 or 10000L",
         [SETTING_DURATION] = "a duration in quotes, such as \"250ms\", \"30s\", \"30m\", \"12h\" or \"90d\"",
+        [SETTING_SIZE] = "a size in quotes, such as \"512MB\" or \"10GB\"",
         [SETTING_BOOLEAN] = "true or false, without quotes",
         [SETTING_TEXT] = "a text in quotes",
         [SETTING_WORDS] = "a list of texts or whole numbers, such as [\"PAYING\", \"CREATED\"]",
@@ -109,7 +112,7 @@ static char *scalar_text(const config_setting_t *value, const struct setting_spe
     case CONFIG_TYPE_BOOL:
         return type == SETTING_BOOLEAN ? mem_copy(config_setting_get_bool(value) ? "true" : "false") : NULL;
     case CONFIG_TYPE_STRING:
-        if (type == SETTING_TEXT || type == SETTING_DURATION || type == SETTING_WORDS)
+        if (type == SETTING_TEXT || type == SETTING_DURATION || type == SETTING_SIZE || type == SETTING_WORDS)
             return mem_copy(config_setting_get_string(value));
         return NULL;
     default:
@@ -598,6 +601,8 @@ static void read_root(struct source *source, const config_setting_t *root, struc
                &(const struct names){sections, ELEMENTS(sections) - 1});
     settings_complete(&values, root_specs, NULL);
     configuration->max_clock_skew = setting_integer(&values, "max_clock_skew");
+    configuration->max_replica_lag = setting_integer(&values, "max_replica_lag");
+    configuration->max_slot_wal = setting_integer(&values, "max_slot_wal");
     settings_free(&values);
     read_database(source, root, configuration);
     read_ledger(source, root, configuration);

@@ -21,6 +21,8 @@ struct configuration {
     char *ledger_schema, *ledger_role;
     usec_t ledger_keep;
     usec_t max_clock_skew;
+    usec_t max_replica_lag; /* 0: replicas are not looked at */
+    int64_t max_slot_wal;   /* bytes; 0: slots are not looked at */
     struct shop shop; /* strings are the configuration's */
     struct job *jobs;
     size_t job_count;

@@ -236,6 +236,11 @@ int db_server_version(const struct db *db)
     return PQserverVersion(db->conn);
 }
 
+int db_process(const struct db *db)
+{
+    return PQbackendPID(db->conn);
+}
+
 int db_behind_pooler(struct db *db, bool *ret)
 {
     AUTO_ROWS rows = NULL;

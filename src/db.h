@@ -42,6 +42,8 @@ void db_close(struct db *); /* NULL is fine */
 
 int db_server_version(const struct db *); /* 150004 */
 
+int db_process(const struct db *); /* the number of the server's process */
+
 /* Whether a pooler answers in the server's place: it reported another process than the one that runs our statements. */
 int db_behind_pooler(struct db *, bool *ret);
 

@@ -43,7 +43,7 @@ static void send_all(struct work *work, bool stopping)
     for (size_t i = 0; i < work->lane_count && work->end == WORK_GOES_ON; i++) {
         struct lane *lane = &work->lanes[i];
 
-        if (!lane->finished && (lane->busy || lane->rests_until <= now) &&
+        if (!lane->finished && (lane->busy || (lane->rests_until <= now && work->held == NULL)) &&
             work->task->kind->engine->send(work, lane, stopping) < 0)
             lost(work, lane->db);
     }
@@ -64,7 +64,7 @@ static int patience(const struct work *work)
     usec_t now = moment_monotonic(), wait = PROGRESS_EVERY;
 
     for (size_t i = 0; i < work->lane_count; i++)
-        if (!work->lanes[i].busy && !work->lanes[i].finished && work->lanes[i].rests_until - now < wait)
+        if (work->held == NULL && !work->lanes[i].busy && !work->lanes[i].finished && work->lanes[i].rests_until - now < wait)
             wait = work->lanes[i].rests_until - now;
     return wait <= 0 ? 0 : (int)((wait + USEC_PER_MSEC - 1) / USEC_PER_MSEC);
 }
@@ -107,6 +107,8 @@ static void drive(struct work *work, const struct lanes_options *options)
     for (;;) {
         bool stopping = *options->stop != 0;
 
+        if (options->watch(work, options->argument) < 0)
+            lost(work, options->control);
         send_all(work, stopping);
         if (work->end != WORK_GOES_ON || !goes_on(work, stopping))
             break;

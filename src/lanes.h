@@ -14,6 +14,7 @@ struct lanes_options {
     struct db_options session;          /* of each lane; its commit and plan flags are the engine's */
     struct db *control;                 /* holds the job's lock: when it dies, the lanes stop */
     const volatile sig_atomic_t *stop;  /* true: let what was sent commit, and send nothing new */
+    int (*watch)(struct work *, void *argument); /* often: may set work->held. 0, or -EIO: the control session is dead */
     void (*progress)(const struct work *, void *argument); /* at most four times a second */
     void *argument;
 };

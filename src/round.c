@@ -13,6 +13,7 @@
 #include "outcome.h"
 #include "status.h"
 #include "verify.h"
+#include "watch.h"
 
 /* A run in progress. */
 struct round {
@@ -22,6 +23,8 @@ struct round {
     int attempt;
     usec_t due, began;
     struct work work;
+    struct watch watch;
+    bool holds; /* it was logged that the run holds back */
 };
 
 static void report(struct round *round, enum record_type type, enum run_state state)
@@ -39,7 +42,22 @@ static void report(struct round *round, enum record_type type, enum run_state st
         record.rows_done += round->work.lanes[i].at.rows_done;
         record.rows_skipped += round->work.lanes[i].at.rows_skipped;
     }
+    if (round->work.held != NULL)
+        snprintf(record.held, sizeof(record.held), "%s", round->work.held);
     round->books->reporter->report(round->books->reporter, &record);
+}
+
+static int on_watch(struct work *work, void *argument)
+{
+    struct round *round = argument;
+    int r = watch_look(&round->watch, round->books->db, work);
+
+    if (work->held != NULL && !round->holds)
+        log_say(LOG_NOTICE, "holding back: %s", work->held);
+    else if (work->held == NULL && round->holds)
+        log_say(LOG_NOTICE, "going on: what held it back is over");
+    round->holds = work->held != NULL;
+    return r;
 }
 
 static void on_progress(const struct work *work, void *argument)
@@ -150,11 +168,17 @@ static int drive(struct round *round)
             },
         .control = books->db,
         .stop = &child_stop,
+        .watch = on_watch,
         .progress = on_progress,
         .argument = round,
     };
     int r;
 
+    round->watch = (struct watch){
+        .max_replica_lag = books->configuration->max_replica_lag,
+        .max_slot_wal = books->configuration->max_slot_wal,
+        .lock_timeout = books->job->lock_timeout,
+    };
     lanes_run(work, &options);
     report(round, RECORD_PROGRESS, RUN_RUNNING);
     if (work->end == WORK_FENCED) {
@@ -197,6 +221,7 @@ static int make(struct round *round)
         ledger_lane_free(&round->work.lanes[i].at);
     free(round->work.lanes);
     free(round->work.error);
+    free(round->work.held);
     log_about(books->job->name, MOMENT_NONE, 0);
     return status;
 }

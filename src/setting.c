@@ -147,6 +147,34 @@ static int parse_duration(const struct setting_spec *spec, const char *text, int
     }
 }
 
+/* PostgreSQL's units: powers of 1024. */
+static const struct {
+    const char *name;
+    int shift;
+} units[] = {{"TB", 40}, {"GB", 30}, {"MB", 20}, {"kB", 10}, {"B", 0}};
+
+static int parse_size(const struct setting_spec *spec, const char *text, int64_t *ret, char **ret_error)
+{
+    size_t digits = strspn(text, "0123456789");
+    int64_t number = strtoll(text, NULL, 10);
+
+    for (size_t i = 0; i < ELEMENTS(units) && digits > 0 && digits < 10; i++)
+        if (strcmp(text + digits, units[i].name) == 0 && number <= INT64_MAX >> units[i].shift) {
+            *ret = number << units[i].shift;
+            return check_bounds(spec, *ret, ret_error);
+        }
+    return mem_fail(-EINVAL, ret_error, "%s must be a size such as \"512MB\" or \"10GB\", not \"%s\"", spec->name, text);
+}
+
+static char *print_size(int64_t size)
+{
+    size_t i = 0;
+
+    while (size % ((int64_t)1 << units[i].shift) != 0 || (size == 0 && units[i].shift != 0))
+        i++;
+    return mem_print("%" PRId64 "%s", size >> units[i].shift, units[i].name);
+}
+
 static int parse_boolean(const struct setting_spec *spec, const char *text, int64_t *ret, char **ret_error)
 {
     *ret = strcmp(text, "true") == 0;
@@ -216,6 +244,9 @@ int settings_set_words(struct settings *settings, const struct setting_spec *spe
         break;
     case SETTING_DURATION:
         error = parse_duration(value.spec, words[0], &value.integer, ret_error);
+        break;
+    case SETTING_SIZE:
+        error = parse_size(value.spec, words[0], &value.integer, ret_error);
         break;
     case SETTING_BOOLEAN:
         error = parse_boolean(value.spec, words[0], &value.integer, ret_error);
@@ -324,6 +355,8 @@ char *setting_print(const struct setting *setting)
         return mem_print("%" PRId64, setting->integer);
     case SETTING_DURATION:
         return mem_copy(duration_format(setting->integer, text));
+    case SETTING_SIZE:
+        return print_size(setting->integer);
     case SETTING_BOOLEAN:
         return mem_copy(setting->integer != 0 ? "true" : "false");
     case SETTING_TEXT:

@@ -15,6 +15,7 @@
 enum setting_type {
     SETTING_INTEGER,  /* int64 */
     SETTING_DURATION, /* microseconds, written "30m" */
+    SETTING_SIZE,     /* bytes, written "10GB" */
     SETTING_BOOLEAN,
     SETTING_TEXT,
     SETTING_WORDS, /* a list of texts; integers in the file are taken as their decimal text */
@@ -25,7 +26,7 @@ struct setting_spec {
     enum setting_type type;
     const char *fallback; /* as --set would take it; NULL: unset unless given (setting_find() gives NULL) */
     bool required;        /* an error when not given */
-    int64_t least, most;  /* INTEGER, DURATION (microseconds); both 0: any */
+    int64_t least, most;  /* INTEGER, DURATION (microseconds), SIZE; both 0: any */
     const char *const *words; /* TEXT: the only values allowed, NULL-terminated; NULL: any */
     bool may_be_empty;        /* TEXT: "" is a value, too */
     bool may_be_number;       /* TEXT: so is a whole number without quotes */
@@ -34,7 +35,7 @@ struct setting_spec {
 
 struct setting {
     const struct setting_spec *spec;
-    int64_t integer; /* INTEGER, DURATION, BOOLEAN (0 or 1) */
+    int64_t integer; /* INTEGER, DURATION, SIZE, BOOLEAN (0 or 1) */
     char *text;      /* TEXT */
     char **words;    /* WORDS: NULL-terminated, possibly empty */
 };

@@ -36,6 +36,7 @@ struct work {
     struct lane *lanes;
     size_t lane_count;
     usec_t last_batch_time; /* send to commit */
+    char *held;             /* why nothing is sent now; NULL: nothing holds it back */
     enum work_end {
         WORK_GOES_ON,
         WORK_FENCED, /* the ledger says that another process has taken the run up */

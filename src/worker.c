@@ -210,6 +210,8 @@ void worker_describe(const struct worker *worker, usec_t now, struct buf *text)
             passed = passed < run->rows_total ? passed : run->rows_total;
             buf_print(text, ", %d %%", (int)(100 * (double)passed / (double)run->rows_total));
         }
+        if (run->held[0] != '\0')
+            buf_print(text, ", held back: %s", run->held);
         buf_add(text, ")");
     } else if (worker->pid == 0 && worker->agenda.halted) {
         buf_print(text, "; %s waits for a reload", worker->name);
