@@ -297,8 +297,10 @@ static int send_next(struct work *work, struct lane *lane, bool stopping)
     for (int i = 0; i < state->next && r == 0; i++)
         if (state->orders[i].to_leave)
             r = send_leave(work, lane, i);
-    while (r == 0 && !stopping && state->next < state->count && state->in_flight < IN_FLIGHT)
-        r = send_order(work, lane, state->next++);
+    /* Half of the window at a time: sent together, they cost fewer system calls on both sides. */
+    if (state->in_flight <= IN_FLIGHT / 2)
+        while (r == 0 && !stopping && state->next < state->count && state->in_flight < IN_FLIGHT)
+            r = send_order(work, lane, state->next++);
     if (r == 0 && !lane->busy && state->settled == state->count)
         r = send_move(work, lane);
     return r;

@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MESSAGE_BYTES 64 /* of Bind, Describe, Execute and Sync, beside the values */
+#define PUSH_BYTES 4096
+
 struct db {
     PGconn *conn;
     struct db_error error;
@@ -21,6 +24,7 @@ struct db {
     } *queue;
     size_t first, count, room;
     bool output_stuck;
+    size_t unsent; /* bytes queued since the last push, roughly */
 };
 
 struct rows {
@@ -454,16 +458,9 @@ int db_send(struct db *db, const char *name, size_t count, const char *const *va
     if (PQsendQueryPrepared(db->conn, name, (int)count, values, NULL, NULL, 0) != 1)
         return connection_lost(db);
     push(db, tag, false);
-    return 0;
-}
-
-static int push_output(struct db *db)
-{
-    int r = PQflush(db->conn);
-
-    if (r < 0)
-        return connection_lost(db);
-    db->output_stuck = r == 1;
+    for (size_t i = 0; i < count; i++)
+        db->unsent += 8 + (values[i] != NULL ? strlen(values[i]) : 0);
+    db->unsent += MESSAGE_BYTES;
     return 0;
 }
 
@@ -481,7 +478,21 @@ int db_end(struct db *db, int tag)
     if (PQpipelineSync(db->conn) != 1)
         return connection_lost(db);
     push(db, tag, true);
-    return push_output(db);
+    return db->unsent >= PUSH_BYTES ? db_push(db) : 0;
+}
+
+int db_push(struct db *db)
+{
+    int r;
+
+    if (db->dead)
+        return -EIO;
+    db->unsent = 0;
+    r = PQflush(db->conn);
+    if (r < 0)
+        return connection_lost(db);
+    db->output_stuck = r == 1;
+    return 0;
 }
 
 /* What one result of libpq says about the head of the queue. Takes over `result`. */
@@ -544,6 +555,6 @@ int db_ready(struct db *db, short revents)
     if ((revents & (POLLIN | POLLHUP | POLLERR)) != 0 && PQconsumeInput(db->conn) != 1)
         return connection_lost(db);
     if (db->output_stuck)
-        return push_output(db);
+        return db_push(db);
     return 0;
 }

@@ -99,8 +99,14 @@ int db_send(struct db *, const char *name, size_t count, const char *const *valu
 /* Asks for the answers to what was queued before its transaction ends, so that the time of its commit can be told. */
 int db_ask(struct db *);
 
-/* Ends the transaction of what was queued since the last db_end(), and hands all of it to the kernel as far as it goes. */
+/*
+ * Ends the transaction of what was queued since the last db_end(). What is queued is sent by db_push(), or here before it
+ * comes near 8 kB, where libpq would send a part by itself: a process stopped then would leave a transaction open.
+ */
 int db_end(struct db *, int tag);
+
+/* Hands what is queued to the kernel, as far as it goes. Returns 0 or -EIO. */
+int db_push(struct db *);
 
 enum answer_kind {
     ANSWER_ROWS,    /* `rows` is the caller's */

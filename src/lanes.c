@@ -43,8 +43,9 @@ static void send_all(struct work *work, bool stopping)
     for (size_t i = 0; i < work->lane_count && work->end == WORK_GOES_ON; i++) {
         struct lane *lane = &work->lanes[i];
 
-        if (!lane->finished && (lane->busy || (lane->rests_until <= now && work->held == NULL)) &&
-            work->task->kind->engine->send(work, lane, stopping) < 0)
+        if (lane->finished || (!lane->busy && (lane->rests_until > now || work->held != NULL)))
+            continue;
+        if (work->task->kind->engine->send(work, lane, stopping) < 0 || db_push(lane->db) < 0)
             lost(work, lane->db);
     }
 }
