@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "governor.h"
 
+#include <stdbool.h>
+
 #define STEP (100 * USEC_PER_MSEC)     /* between two changes of the share: several commits of every lane */
 #define SMOOTHING 0.2                  /* a fifth of each new measurement */
 #define QUICK 0.1                      /* how far a measurement moves the median of late, */
-#define SLOW 0.02                      /* and the quartile: it remembers some hundred of them */
+#define SLOW 0.005                     /* and the quartile: it remembers some hundred of them, */
+#define LEARNING 30                    /* but not of the first few, one of which may be luck */
+#define FORGETTING 0.002               /* what a congested step adds to it: what lasts for minutes is how the server is */
 #define CUT 0.7                        /* what congestion leaves of the share */
 #define GROWTH 1.05                    /* what a calm step makes of it */
 #define SHORTEST_SHARE 0.25            /* batches get shorter down to this part of batch_time; then lanes rest */
 #define BLOCKED_CUT 0.5
-#define LONGEST_REST (5 * USEC_PER_SEC)
+#define LONGEST_REST (5.0 * USEC_PER_SEC) /* where no time is to spare */
 
 /* What a pace allows. */
 static const struct {
@@ -48,25 +52,36 @@ static void set_share(struct governor *governor, double share)
     governor->share = clamp(share, paces[governor->pace].least, paces[governor->pace].most);
 }
 
-static void step(struct governor *governor, usec_t now)
+static bool congested(const struct governor *governor)
 {
     double multiple = paces[governor->pace].multiple;
 
-    if (now < governor->next_step || multiple == 0)
+    return multiple != 0 && governor->commits >= LEARNING && governor->latency > multiple * governor->unloaded;
+}
+
+static void step(struct governor *governor, usec_t now)
+{
+    if (now < governor->next_step)
         return;
     governor->next_step = now + STEP;
-    set_share(governor, governor->share * (governor->latency > multiple * governor->unloaded ? CUT : GROWTH));
+    if (congested(governor))
+        governor->unloaded *= 1 + FORGETTING;
+    set_share(governor, governor->share * (congested(governor) ? CUT : GROWTH));
 }
 
 void governor_committed(struct governor *governor, usec_t commit, usec_t now)
 {
     double latency = commit > 0 ? (double)commit : 1;
+    double quick = governor->commits < LEARNING ? 3 * QUICK : QUICK, slow = governor->commits < LEARNING ? QUICK : SLOW;
 
-    if (governor->latency == 0)
+    if (governor->commits++ == 0)
         governor->latency = governor->unloaded = latency;
     /* A quantile is where steps up and down balance: as many up as down, or three of four up. */
-    governor->latency *= latency > governor->latency ? 1 + QUICK : 1 / (1 + QUICK);
-    governor->unloaded *= latency > governor->unloaded ? 1 + SLOW : 1 / (1 + 3 * SLOW);
+    governor->latency *= latency > governor->latency ? 1 + quick : 1 / (1 + quick);
+    if (latency <= governor->unloaded)
+        governor->unloaded /= 1 + 3 * slow;
+    else if (!congested(governor)) /* which would teach it to take congestion for the normal */
+        governor->unloaded *= 1 + slow;
     step(governor, now);
 }
 
@@ -95,7 +110,7 @@ usec_t governor_rest(struct governor *governor, const struct governor_batch *bat
         governor->bytes_rate = smooth(governor->bytes_rate, (double)batch->bytes / worked);
         cost = clamp((double)batch->bytes / governor->bytes_rate, worked / 4, worked * 4);
     }
-    rest = cost / governor->share - worked;
+    rest = clamp(cost * (1 / governor->share - 1), 0, LONGEST_REST);
     /* With time to spare, a batch of so many rows may take its part of what is left of it. */
     if (governor->deadline != MOMENT_NONE && governor->deadline > now && batch->rows_left > 0) {
         double part = (double)batch->rows * batch->lanes / (double)(batch->rows * batch->lanes + batch->rows_left);
@@ -104,5 +119,5 @@ usec_t governor_rest(struct governor *governor, const struct governor_batch *bat
         if (spare > rest)
             rest = spare;
     }
-    return rest <= 0 ? 0 : rest > (double)LONGEST_REST ? LONGEST_REST : (usec_t)rest;
+    return (usec_t)rest;
 }

@@ -5,9 +5,10 @@
  *
  * What live traffic queues for first is the flush of WAL, and it shows in the latency of our own commits. The governor
  * learns the unloaded latency (the lower quartile: a least one would be luck), and treats a rise of the median past a set
- * multiple of it as congestion control treats delay: it cuts its share at once and grows it back in small steps. A smaller share makes batches
- * shorter, and lets lanes rest between them. A pace sets the multiple, the largest share and the smallest. A share is one of
- * the WAL that a lane would write if it never rested, so a batch that cost more of it is followed by a longer rest.
+ * multiple of it as congestion control treats delay: it cuts its share at once and grows it back in small steps. Congestion
+ * itself teaches next to nothing of the unloaded latency. A smaller share makes batches shorter, and lets lanes rest between
+ * them. A pace sets the multiple, the largest share and the smallest. A share is one of the WAL that a lane would write if it
+ * never rested, so a batch that cost more of it is followed by a longer rest.
  */
 #ifndef RM_GOVERNOR_H
 #define RM_GOVERNOR_H
@@ -23,6 +24,7 @@ struct governor {
     double share;        /* of the time that a lane works: 0 to 1 */
     double unloaded;     /* lower quartile of the latency of commits, microseconds; 0: none yet */
     double latency;      /* its median of late */
+    int64_t commits;     /* that were measured */
     usec_t next_step;    /* monotonic: the share changes once a step */
     double bytes_rate;   /* WAL bytes that a lane writes in a microsecond of work, smoothed; 0: none yet */
 };
@@ -40,7 +42,8 @@ usec_t governor_batch_time(const struct governor *);
 
 /*
  * How long a lane rests after a batch of `rows` rows that took `worked` and wrote `bytes` of WAL (0: unknown), when `rows_left`
- * rows are still to be done on all of the `lanes` lanes (-1: unknown).
+ * rows are still to be done on all of the `lanes` unfinished lanes (none or less: unknown). At most five seconds, or its part of
+ * the time to the deadline.
  */
 struct governor_batch {
     usec_t worked;
