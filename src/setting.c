@@ -95,12 +95,30 @@ static int unknown_setting(const struct setting_spec *specs, const char *name, c
     return mem_fail(-ENOENT, ret_error, "unknown setting \"%s\"; did you mean \"%s\"?", name, nearest);
 }
 
+/* PostgreSQL's units: powers of 1024. */
+static const struct {
+    const char *name;
+    int shift;
+} units[] = {{"TB", 40}, {"GB", 30}, {"MB", 20}, {"kB", 10}, {"B", 0}};
+
+static void print_size(int64_t size, char text[static MOMENT_TEXT_MAX])
+{
+    size_t i = 0;
+
+    while (size % ((int64_t)1 << units[i].shift) != 0 || (size == 0 && units[i].shift != 0))
+        i++;
+    snprintf(text, MOMENT_TEXT_MAX, "%" PRId64 "%s", size >> units[i].shift, units[i].name);
+}
+
 /* A bound as the operator would write it. */
 static const char *print_bound(const struct setting_spec *spec, int64_t bound, char text[static MOMENT_TEXT_MAX])
 {
     if (spec->type == SETTING_DURATION)
         return duration_format(bound, text);
-    snprintf(text, MOMENT_TEXT_MAX, "%" PRId64, bound);
+    if (spec->type == SETTING_SIZE)
+        print_size(bound, text);
+    else
+        snprintf(text, MOMENT_TEXT_MAX, "%" PRId64, bound);
     return text;
 }
 
@@ -147,12 +165,6 @@ static int parse_duration(const struct setting_spec *spec, const char *text, int
     }
 }
 
-/* PostgreSQL's units: powers of 1024. */
-static const struct {
-    const char *name;
-    int shift;
-} units[] = {{"TB", 40}, {"GB", 30}, {"MB", 20}, {"kB", 10}, {"B", 0}};
-
 static int parse_size(const struct setting_spec *spec, const char *text, int64_t *ret, char **ret_error)
 {
     size_t digits = strspn(text, "0123456789");
@@ -164,15 +176,6 @@ static int parse_size(const struct setting_spec *spec, const char *text, int64_t
             return check_bounds(spec, *ret, ret_error);
         }
     return mem_fail(-EINVAL, ret_error, "%s must be a size such as \"512MB\" or \"10GB\", not \"%s\"", spec->name, text);
-}
-
-static char *print_size(int64_t size)
-{
-    size_t i = 0;
-
-    while (size % ((int64_t)1 << units[i].shift) != 0 || (size == 0 && units[i].shift != 0))
-        i++;
-    return mem_print("%" PRId64 "%s", size >> units[i].shift, units[i].name);
 }
 
 static int parse_boolean(const struct setting_spec *spec, const char *text, int64_t *ret, char **ret_error)
@@ -356,7 +359,8 @@ char *setting_print(const struct setting *setting)
     case SETTING_DURATION:
         return mem_copy(duration_format(setting->integer, text));
     case SETTING_SIZE:
-        return print_size(setting->integer);
+        print_size(setting->integer, text);
+        return mem_copy(text);
     case SETTING_BOOLEAN:
         return mem_copy(setting->integer != 0 ? "true" : "false");
     case SETTING_TEXT:

@@ -103,6 +103,19 @@ static const struct example groups[] = {
      "r.conf:3: keep must be from 1s to 36525d, not 0s\n"
      "r.conf:4: role has 64 bytes: a name in PostgreSQL has at most 63\n"},
     {"clock skew", "max_clock_skew = \"0s\";\n" JOB(""), "r.conf:1: max_clock_skew must be from 1s to 1d, not 0s\n"},
+    {"the limits of replicas and slots", "max_replica_lag = \"10s\";\nmax_slot_wal = \"10GB\";\n" JOB(""), ""},
+    {"which are of their types",
+     "max_replica_lag = 10;\nmax_slot_wal = 10;\n" JOB(""),
+     "r.conf:1: max_replica_lag must be " DURATION ", not the number 10\n"
+     "r.conf:2: max_slot_wal must be a size in quotes, such as \"512MB\" or \"10GB\", not the number 10\n"},
+    {"and of their form",
+     "max_replica_lag = \"10\";\nmax_slot_wal = \"10\";\nmax_slot_wall = \"1GB\";\n" JOB(""),
+     "r.conf:1: max_replica_lag must be " DURATION_FORM ", not \"10\"\n"
+     "r.conf:2: max_slot_wal must be a size such as \"512MB\" or \"10GB\", not \"10\"\n"
+     "r.conf:3: unknown key \"max_slot_wall\" at the top level; did you mean \"max_slot_wal\"?\n"},
+    {"and of the whole daemon", JOB("max_replica_lag = \"10s\";\n max_slot_wal = \"1GB\";"),
+     "r.conf:1: unknown key \"max_replica_lag\" in job \"a\"\n"
+     "r.conf:2: unknown key \"max_slot_wal\" in job \"a\"\n"},
     {"tables",
      "tables = {\n user = { };\n users = {\n  tabel = \"x\";\n  key = \"\";\n  touched = \"\"; };\n"
      " orders = {\n  touched = \"\";\n  points_spent = \"\"; }; };\n" JOB(""),
@@ -152,7 +165,7 @@ static const struct example jobs[] = {
          "\"1s\";"
          "jitter = \"1h\"; max_runtime = \"1h\"; retry_delay = \"5m\"; lanes = 64L; batch_time = \"10s\"; batch_max = "
          "1000000;"
-         "lock_timeout = \"900ms\";"),
+         "lock_timeout = \"900ms\"; pace = \"gentle\"; finish_within = \"30d\";"),
      ""},
     {"nothing in it", "jobs = (\n { } );",
      "r.conf:2: no \"name\" in job 1\nr.conf:2: no \"kind\" in job 1\nr.conf:2: no \"schedule\" in job 1\n"},
@@ -160,12 +173,18 @@ static const struct example jobs[] = {
      "r.conf:1: no \"amount\" in job \"x\"\n"
      "r.conf:2: unknown key \"amout\" in job \"x\"; did you mean \"amount\"?\n"},
     {"of later versions",
-     JOB("pace = \"gentle\"; finish_within = \"1h\";\n notify = \"x\"; on_failure = \"y\"; max_parallel = 1;"),
-     "r.conf:1: unknown key \"pace\" in job \"a\"\n"
-     "r.conf:1: unknown key \"finish_within\" in job \"a\"\n"
+     JOB("\n notify = \"x\"; on_failure = \"y\"; max_parallel = 1;"),
      "r.conf:2: unknown key \"notify\" in job \"a\"\n"
      "r.conf:2: unknown key \"on_failure\" in job \"a\"\n"
      "r.conf:2: unknown key \"max_parallel\" in job \"a\"\n"},
+    {"a pace that there is not",
+     JOB("pace = \"slow\";\n finish_within = \"31d\";"),
+     "r.conf:1: pace must be \"gentle\", \"normal\" or \"full\", not \"slow\"\n"
+     "r.conf:2: finish_within must be from 0s to 30d, not 31d\n"},
+    {"of the wrong types",
+     JOB("pace = 1;\n finish_within = 2;"),
+     "r.conf:1: pace must be a text in quotes, not the number 1\n"
+     "r.conf:2: finish_within must be " DURATION ", not the number 2\n"},
     {"of other kinds", JOB("\nolder_than = \"30m\"; add = 5;"),
      "r.conf:2: unknown key \"older_than\" in job \"a\": it is for jobs of kind \"cancel\", not \"points\"\n"
      "r.conf:2: unknown key \"add\" in job \"a\": it is for jobs of kind \"restock\", not \"points\"\n"},
@@ -535,6 +554,8 @@ static void test_example(void **state)
     assert_string_equal(configuration->ledger_role, "roundsman");
     assert_int_equal(configuration->ledger_keep, 90 * USEC_PER_DAY);
     assert_int_equal(configuration->max_clock_skew, 30 * USEC_PER_SEC);
+    assert_int_equal(configuration->max_replica_lag, 0);
+    assert_int_equal(configuration->max_slot_wal, 0);
     for (size_t i = 0; i < SHOP_NAMES; i++) /* the example shows the defaults */
         assert_string_equal(*shop_slot(&configuration->shop, &shop_names[i]), shop_names[i].fallback);
 
@@ -554,6 +575,8 @@ static void test_example(void **state)
     assert_int_equal(job->batch_time, 25 * USEC_PER_MSEC);
     assert_int_equal(job->batch_max, 10000);
     assert_int_equal(job->lock_timeout, 100 * USEC_PER_MSEC);
+    assert_int_equal(job->pace, PACE_NORMAL);
+    assert_int_equal(job->finish_within, 0);
     assert_null(job->where);
     assert_int_equal(setting_integer(&job->settings, "amount"), 10000);
 
@@ -587,22 +610,25 @@ static void test_values(void **state)
     write_file(
         "r.conf",
         "ledger = { schema = \"books\"; keep = \"12h\"; role = \"walker\"; };\n"
-        "max_clock_skew = \"5s\";\n"
+        "max_clock_skew = \"5s\"; max_replica_lag = \"15s\"; max_slot_wal = \"512MB\";\n"
         "tables = { users = { table = \"auth_user\"; touched = \"\"; };\n"
         "  orders = { touched_zone = \"UTC\"; points_spent = \"\"; }; };\n"
-        "defaults = { enabled = false; timezone = \"Europe/Berlin\"; catch_up = \"none\"; lanes = 5; };\n"
+        "defaults = { enabled = false; timezone = \"Europe/Berlin\"; catch_up = \"none\"; lanes = 5;\n"
+        "  pace = \"gentle\"; finish_within = \"2h\"; };\n"
         "jobs = (\n"
         "  { name = \"a\"; kind = \"points\"; schedule = \"@daily\"; amount = -5000000000L; where = \"id > 5\";\n"
         "    catch_up_max_age = \"1d\"; jitter = \"10m\"; max_runtime = \"1h\"; retry_delay = \"2s\";\n"
         "    batch_time = \"50ms\"; batch_max = 7; lock_timeout = \"1ms\"; },\n"
         "  { name = \"b\"; kind = \"cancel\"; schedule = \"@daily\"; enabled = true; lanes = 6L;\n"
-        "    timezone = \"\"; statuses = (1, \"x\"); unpaid_statuses = [ 5000000000L ]; call = \"f\"; }\n);\n");
+        "    timezone = \"\"; pace = \"full\"; statuses = (1, \"x\"); unpaid_statuses = [ 5000000000L ]; call = \"f\"; }\n);\n");
     assert_int_equal(configuration_load("r.conf", &configuration, &errors), 0);
     assert_string_equal(configuration->conninfo, "");
     assert_string_equal(configuration->ledger_schema, "books");
     assert_string_equal(configuration->ledger_role, "walker");
     assert_int_equal(configuration->ledger_keep, 12 * USEC_PER_HOUR);
     assert_int_equal(configuration->max_clock_skew, 5 * USEC_PER_SEC);
+    assert_int_equal(configuration->max_replica_lag, 15 * USEC_PER_SEC);
+    assert_int_equal(configuration->max_slot_wal, INT64_C(512) << 20);
     assert_string_equal(configuration->shop.users.table, "auth_user");
     assert_string_equal(configuration->shop.users.touched, "");
     assert_string_equal(configuration->shop.users.points, "points");
@@ -611,7 +637,7 @@ static void test_values(void **state)
     assert_string_equal(configuration->shop.order_items.quantity, "quantity");
 
     job = &configuration->jobs[0];
-    assert_int_equal(job->line, 7);
+    assert_int_equal(job->line, 8);
     assert_false(job->enabled);
     assert_string_equal(job->timezone, "Europe/Berlin");
     assert_string_equal(schedule_zone(job->schedule), "Europe/Berlin");
@@ -624,14 +650,18 @@ static void test_values(void **state)
     assert_int_equal(job->batch_time, 50 * USEC_PER_MSEC);
     assert_int_equal(job->batch_max, 7);
     assert_int_equal(job->lock_timeout, USEC_PER_MSEC);
+    assert_int_equal(job->pace, PACE_GENTLE);
+    assert_int_equal(job->finish_within, 2 * USEC_PER_HOUR);
     assert_string_equal(job->where, "id > 5");
     assert_true(setting_integer(&job->settings, "amount") == INT64_C(-5000000000));
 
     job = &configuration->jobs[1];
-    assert_int_equal(job->line, 10);
+    assert_int_equal(job->line, 11);
     assert_true(job->enabled);
     assert_string_equal(job->timezone, "");
     assert_int_equal(job->lanes, 6);
+    assert_int_equal(job->pace, PACE_FULL);
+    assert_int_equal(job->finish_within, 2 * USEC_PER_HOUR);
     assert_string_equal(setting_words(&job->settings, "statuses")[0], "1");
     assert_string_equal(setting_words(&job->settings, "statuses")[1], "x");
     assert_string_equal(setting_words(&job->settings, "unpaid_statuses")[0], "5000000000");
