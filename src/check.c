@@ -49,6 +49,27 @@ static void examine_skew(const struct configuration *configuration, usec_t skew,
                  duration_format(configuration->max_clock_skew, most));
 }
 
+/* Without the privilege pg_stat_replication shows nothing of others, and a run that asks for it holds back until it has it. */
+static int examine_replicas(struct db *db, const struct configuration *configuration, struct problems *problems)
+{
+    AUTO_ROWS rows = NULL;
+    AUTO_TEXT remedy = NULL;
+    int r;
+
+    if (configuration->max_replica_lag == 0)
+        return 0;
+    r = db_query(db, "SELECT pg_has_role('pg_read_all_stats', 'USAGE'), quote_ident(current_user)", 0, NULL, &rows);
+    if (r < 0)
+        return failed(db, problems, "the role's privileges", r);
+    if (rows_boolean(rows, 0, 0))
+        return 0;
+    remedy = mem_print("GRANT pg_read_all_stats TO %s;", rows_text(rows, 0, 1));
+    problems_add(problems, false, remedy,
+                 "max_replica_lag is set, but role %s cannot read the lag of replicas: every run would hold back",
+                 rows_text(rows, 0, 1));
+    return 0;
+}
+
 /* The server's clock against the middle of the time that asking took. */
 static int examine_server(struct db *db, const struct configuration *configuration, struct problems *problems)
 {
@@ -79,7 +100,7 @@ static int examine_server(struct db *db, const struct configuration *configurati
         problems_add(
             problems, false, "name the server itself in database.conninfo",
             "a pooler answers in the server's place: session locks and settings would be lost between transactions");
-    return 0;
+    return examine_replicas(db, configuration, problems);
 }
 
 /* ---- Jobs ---- */

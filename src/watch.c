@@ -27,14 +27,16 @@ static int look_at_replicas(struct watch *watch, struct db *db, struct buf *reas
     AUTO_TEXT reason = NULL;
     int r = db_query(db,
                      "SELECT pg_has_role('pg_read_all_stats', 'USAGE'),"
-                     " coalesce(max(extract(epoch FROM replay_lag) * 1000000), 0)::bigint FROM pg_stat_replication",
+                     " coalesce(max(extract(epoch FROM replay_lag) * 1000000), 0)::bigint, quote_ident(current_user)"
+                     " FROM pg_stat_replication",
                      0, NULL, &rows);
 
     if (r == -EIO)
         return r;
     if (r < 0 || !rows_boolean(rows, 0, 0)) {
-        add_reason(reasons, r < 0 ? "the lag of replicas cannot be read"
-                                  : "the lag of replicas cannot be read: GRANT pg_read_all_stats to the role");
+        reason = r < 0 ? mem_print("the lag of replicas cannot be read: %s", db_error(db)->message)
+                       : mem_print("the lag of replicas cannot be read; GRANT pg_read_all_stats TO %s;", rows_text(rows, 0, 2));
+        add_reason(reasons, reason);
         return 0;
     }
     watch->lagging = judge(watch->lagging, rows_integer(rows, 0, 1), watch->max_replica_lag);
@@ -58,7 +60,8 @@ static int look_at_slots(struct watch *watch, struct db *db, struct buf *reasons
     if (r == -EIO)
         return r;
     if (r < 0) {
-        add_reason(reasons, "the WAL that slots hold back cannot be read");
+        reason = mem_print("the WAL that slots hold back cannot be read: %s", db_error(db)->message);
+        add_reason(reasons, reason);
         return 0;
     }
     watch->filling = judge(watch->filling, rows_integer(rows, 0, 0), watch->max_slot_wal);

@@ -377,6 +377,22 @@ def test_a_standby(own_shop):
         standby.remove()
 
 
+def test_the_lag_of_replicas(shop):
+    """Its own test, as roles are the whole server's."""
+    shop.sql("DROP ROLE IF EXISTS \"Watch man\"")
+    shop.sql("CREATE ROLE \"Watch man\" LOGIN IN ROLE roundsman")
+    try:
+        database = {"conninfo": f"{shop.server.conninfo(shop.name, '')}'Watch man'"}
+        all_is_well(check(shop, database=database, max_slot_wal="10GB"))  # which everybody may read
+        result = check(shop, database=database, max_replica_lag="10s")
+        refuses(result, 'max_replica_lag is set, but role "Watch man" cannot read the lag of replicas')
+        assert remedies(result) == ['GRANT pg_read_all_stats TO "Watch man";']
+        shop.sql(remedies(result)[0])
+        all_is_well(check(shop, database=database, max_replica_lag="10s"))
+    finally:
+        shop.sql("DROP ROLE \"Watch man\"")
+
+
 @contextlib.contextmanager
 def pooler(server, directory):
     """Answers with another process's number, as a pooler does: the least of one."""
