@@ -115,9 +115,6 @@ int books_open(struct books *books, bool skew_matters)
 
 void books_close(struct books *books)
 {
-    /* Closing alone frees the lock a moment later, when the server's process ends: too late for whoever comes next. */
-    if (books->db != NULL)
-        db_script(books->db, "SELECT pg_advisory_unlock_all()");
     db_close(books->db);
     free(books->schema);
     free(books->search_path);

@@ -375,6 +375,34 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
     return 0;
 }
 
+/* ---- Parting a lane ---- */
+
+static int middle(struct work *work, struct db *db, const struct lane *lane, char **ret_key, int64_t *ret_rows)
+{
+    const struct task *task = work->task;
+    double percent = task->rows > SAMPLE_ROWS ? 100.0 * SAMPLE_ROWS / (double)task->rows : 100;
+    struct change change = bulk_walk(task, 0);
+    const char *lower = lower_of(lane);
+    AUTO_TEXT sql = bulk_middle_sql(task, &change, percent, lower != NULL);
+    AUTO_ROWS rows = NULL;
+    int r = db_query(db, sql, lower != NULL ? 2 : 1, (const char *[]){lane->at.to, lower}, &rows);
+
+    bulk_change_free(&change);
+    if (r < 0)
+        return r;
+    *ret_key = mem_copy(rows_text(rows, 0, 0));
+    *ret_rows = (int64_t)((double)rows_integer(rows, 0, 1) * 100 / percent);
+    return 0;
+}
+
+static void shorten(struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+
+    set_text(&state->upper, NULL);
+    set_text(&state->next_upper, NULL);
+}
+
 /* ---- Leftovers, preview ---- */
 
 static int retry(struct work *work, struct db *db, const struct ledger_leftover *leftover, bool *ret_locked)
@@ -433,6 +461,8 @@ const struct engine bulk_engine = {
     .send = send_next,
     .answer = answer,
     .release = release,
+    .middle = middle,
+    .shorten = shorten,
     .retry = retry,
     .preview = preview,
 };

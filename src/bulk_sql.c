@@ -131,6 +131,25 @@ char *bulk_bounds_sql(const struct task *task, const struct change *change, bool
     return buf_take(&sql);
 }
 
+char *bulk_middle_sql(const struct task *task, const struct change *change, double percent, bool lower)
+{
+    struct buf sql = {0};
+
+    buf_add(&sql, "SELECT (percentile_disc(0.5) WITHIN GROUP (ORDER BY ");
+    add_key(&sql, change);
+    buf_add(&sql, "))::text, count(*) FROM ");
+    add_table(&sql, change);
+    buf_print(&sql, " TABLESAMPLE SYSTEM (%.4f) WHERE ", percent);
+    add_key(&sql, change);
+    buf_print(&sql, " < $1::%s", task->key.type);
+    if (lower) {
+        buf_add(&sql, " AND ");
+        add_key(&sql, change);
+        buf_print(&sql, " > $2::%s", task->key.type);
+    }
+    return buf_take(&sql);
+}
+
 char *bulk_change_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
 {
     struct buf sql = {0};

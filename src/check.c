@@ -6,24 +6,32 @@
 
 #include "check_ledger.h"
 #include "db.h"
+#include "horizon.h"
+#include "price.h"
 #include "relation.h"
 #include "status.h"
 
 /* What is being printed, and how far. */
 struct sheet {
-    struct problems problems;
-    size_t printed;
+    struct problems problems, advice; /* advice is nothing that fails a check */
+    size_t printed, advised;
 };
 
-static void print_new(struct sheet *sheet)
+static void print_list(const char *title, const struct problems *list, size_t *printed)
 {
-    for (; sheet->printed < sheet->problems.count; sheet->printed++) {
-        const struct problem *problem = &sheet->problems.list[sheet->printed];
+    for (; *printed < list->count; ++*printed) {
+        const struct problem *problem = &list->list[*printed];
 
-        printf("problem: %s\n", problem->text);
+        printf("%s: %s\n", title, problem->text);
         if (problem->remedy != NULL)
             printf("    remedy: %s\n", problem->remedy);
     }
+}
+
+static void print_new(struct sheet *sheet)
+{
+    print_list("advice", &sheet->advice, &sheet->advised);
+    print_list("problem", &sheet->problems, &sheet->printed);
     fflush(stdout);
 }
 
@@ -155,6 +163,11 @@ static int examine(struct db *db, const struct configuration *configuration, str
     bool usable;
     int r = examine_server(db, configuration, &sheet->problems);
 
+    if (r == 0) {
+        r = horizon_examine(db, &sheet->advice);
+        if (r < 0)
+            r = failed(db, &sheet->problems, "the oldest snapshot", r);
+    }
     print_new(sheet);
     if (r < 0)
         return r;
@@ -163,9 +176,16 @@ static int examine(struct db *db, const struct configuration *configuration, str
         r = failed(db, &sheet->problems, "the ledger", r);
     print_new(sheet);
     for (size_t i = 0; r == 0 && i < configuration->job_count; i++) {
-        r = examine_job(db, configuration, &configuration->jobs[i], &sheet->problems);
+        const struct job *job = &configuration->jobs[i];
+
+        r = examine_job(db, configuration, job, &sheet->problems);
+        if (r == 0 && job->enabled) {
+            r = price_job(db, configuration, job, &sheet->advice);
+            if (r < 0)
+                r = failed(db, &sheet->problems, "the job's price", r);
+        }
         if (r == 0 && usable) {
-            r = check_ledger_job(db, configuration, &configuration->jobs[i], &sheet->problems);
+            r = check_ledger_job(db, configuration, job, &sheet->problems);
             if (r < 0)
                 r = failed(db, &sheet->problems, "the job's books", r);
         }
@@ -203,6 +223,7 @@ int check_run(const struct configuration *configuration)
     db_close(db);
     count = sheet.problems.count;
     problems_free(&sheet.problems);
+    problems_free(&sheet.advice);
     if (count == 0)
         puts("All is well.");
     else

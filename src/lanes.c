@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,7 +44,7 @@ static void send_all(struct work *work, bool stopping)
     for (size_t i = 0; i < work->lane_count && work->end == WORK_GOES_ON; i++) {
         struct lane *lane = &work->lanes[i];
 
-        if (lane->finished || (!lane->busy && (lane->rests_until > now || work->held != NULL)))
+        if (lane->finished || lane->yields || (!lane->busy && (lane->rests_until > now || work->held != NULL)))
             continue;
         if (work->task->kind->engine->send(work, lane, stopping) < 0 || db_push(lane->db) < 0)
             lost(work, lane->db);
@@ -100,9 +101,83 @@ static void wait_for_answers(struct work *work, struct pollfd *fds, const struct
         lost(work, options->control);
 }
 
+/* ---- Idle lanes take over half of what is left of the slowest ---- */
+
+/* Rows under which parting a lane costs more than it gains. */
+#define FEW_ROWS 20000
+
+static struct lane *idle_lane(const struct work *work)
+{
+    for (size_t i = 0; i < work->lane_count; i++)
+        if (work->lanes[i].finished && work->lanes[i].db != NULL)
+            return &work->lanes[i];
+    return NULL;
+}
+
+/* The session of an idle lane goes on with the rest of another one. */
+static void hand_over(struct work *work, struct lane *idle, struct lane *lane, char *key)
+{
+    struct lane *rest = &work->lanes[work->lane_count];
+
+    *rest = (struct lane){
+        .at = {.lane = (int)work->lane_count, .from = mem_copy(key), .to = lane->at.to},
+        .db = idle->db,
+        .state = idle->state,
+    };
+    snprintf(rest->number, sizeof(rest->number), "%zu", work->lane_count);
+    idle->db = NULL;
+    idle->state = NULL;
+    lane->at.to = key;
+    work->task->kind->engine->shorten(lane);
+    work->lane_count++;
+}
+
+/* Parts a lane that has nothing in flight, when enough is left of it. */
+static void part(struct work *work, struct lane *idle, struct lane *lane, const struct lanes_options *options)
+{
+    char *key = NULL;
+    int64_t rows = 0;
+    int r = work->task->kind->engine->middle(work, options->control, lane, &key, &rows);
+
+    lane->yields = false;
+    if (r == 0 && key != NULL && rows >= FEW_ROWS) {
+        r = options->part(work, lane, key, options->argument);
+        if (r == 0) {
+            hand_over(work, idle, lane, key);
+            return;
+        }
+    }
+    lane->small = true;
+    free(key);
+    if (r == -ESTALE)
+        work->end = WORK_FENCED;
+    else if (r == -EIO)
+        lost(work, options->control);
+    else if (r < 0)
+        work_fail(work, mem_copy(db_error(options->control)->message));
+}
+
+static void share(struct work *work, const struct lanes_options *options)
+{
+    struct lane *idle = idle_lane(work);
+
+    if (idle == NULL || work->task->kind->engine->middle == NULL || work->lane_count == work->lane_room)
+        return;
+    for (size_t i = 0; i < work->lane_count; i++) {
+        struct lane *lane = &work->lanes[i];
+
+        if (lane->finished || lane->small)
+            continue;
+        lane->yields = lane->busy;
+        if (!lane->busy)
+            part(work, idle, lane, options);
+        return; /* one at a time: the first that is left is as good as any, since lanes were equal shares */
+    }
+}
+
 static void drive(struct work *work, const struct lanes_options *options)
 {
-    struct pollfd *fds = mem_alloc((work->lane_count + 1) * sizeof(*fds));
+    struct pollfd *fds = mem_alloc((work->lane_room + 1) * sizeof(*fds));
     usec_t reported = moment_monotonic();
 
     for (;;) {
@@ -110,6 +185,8 @@ static void drive(struct work *work, const struct lanes_options *options)
 
         if (options->watch(work, options->argument) < 0)
             lost(work, options->control);
+        if (!stopping && work->end == WORK_GOES_ON && work->held == NULL)
+            share(work, options);
         send_all(work, stopping);
         if (work->end != WORK_GOES_ON || !goes_on(work, stopping))
             break;

@@ -118,6 +118,13 @@ struct ledger_lane {
 void ledger_lane_free(struct ledger_lane *);
 int ledger_lanes(const struct ledger *, int64_t run, struct ledger_lane **ret, size_t *ret_count);
 
+/*
+ * Parts a lane at key `middle`: it ends there, and lane number `new_lane` begins there and has the rest. Gated on the lane's
+ * cursor (NULL: none yet) and end, and on the attempt.
+ */
+int ledger_part_lane(const struct ledger *, int64_t run, int attempt, const struct ledger_lane *, const char *middle,
+                     int new_lane);
+
 /* The frozen parameters, flattened: rows of (path, element number or NULL, text), ordered. */
 int ledger_params(const struct ledger *, int64_t run, struct rows **ret);
 

@@ -254,8 +254,8 @@ static int first_that_applies(struct books *books, const struct request *request
 }
 
 /*
- * The job's lock, at once. The one moment given is for a process that was just killed: its session goes when the server
- * notices, and typing the command again must not find it there.
+ * The job's lock, at once. The moment that is given (0.1 s) is for a process that has just ended, or was killed: its session
+ * ends when the server notices, and the command typed again must not find it there.
  */
 static int lock_at_once(struct books *books)
 {

@@ -15,6 +15,8 @@
 #include "verify.h"
 #include "watch.h"
 
+#define PARTED_LANES 32 /* how often idle lanes may take over a part of another lane's rest */
+
 /* A run in progress. */
 struct round {
     struct books *books;
@@ -57,6 +59,17 @@ static int on_watch(struct work *work, void *argument)
     else if (work->held == NULL && round->holds)
         log_say(LOG_NOTICE, "going on: what held it back is over");
     round->holds = work->held != NULL;
+    return r;
+}
+
+/* The ledger's half of parting a lane. */
+static int on_part(struct work *work, const struct lane *lane, const char *key, void *argument)
+{
+    struct round *round = argument;
+    int r = ledger_part_lane(&round->books->ledger, round->id, round->attempt, &lane->at, key, (int)work->lane_count);
+
+    if (r == 0)
+        log_say(LOG_DEBUG, "lane %d is parted at %s; lane %zu takes the rest", lane->at.lane, key, work->lane_count);
     return r;
 }
 
@@ -143,7 +156,8 @@ static int load_lanes(struct round *round)
 
     if (r < 0)
         return books_failed(round->books, r, "reading the run's lanes");
-    work->lanes = mem_alloc(work->lane_count * sizeof(*work->lanes));
+    work->lane_room = work->lane_count + PARTED_LANES;
+    work->lanes = mem_alloc(work->lane_room * sizeof(*work->lanes));
     for (size_t i = 0; i < work->lane_count; i++) {
         work->lanes[i].at = list[i];
         snprintf(work->lanes[i].number, sizeof(work->lanes[i].number), "%d", list[i].lane);
@@ -169,6 +183,7 @@ static int drive(struct round *round)
         .control = books->db,
         .stop = &child_stop,
         .watch = on_watch,
+        .part = on_part,
         .progress = on_progress,
         .argument = round,
     };

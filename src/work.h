@@ -34,7 +34,7 @@ struct work {
     int batch_max;
     usec_t retry_delay; /* of leftovers, the first one */
     struct lane *lanes;
-    size_t lane_count;
+    size_t lane_count, lane_room; /* more lanes are made when one is parted, up to the room */
     usec_t last_batch_time; /* send to commit */
     char *held;             /* why nothing is sent now; NULL: nothing holds it back */
     enum work_end {
@@ -54,6 +54,8 @@ struct lane {
     bool finished; /* the cursor is at the range's end */
     bool busy;     /* answers are outstanding */
     usec_t rests_until; /* monotonic: nothing is sent before */
+    bool yields;        /* it is to be parted as soon as nothing is in flight */
+    bool small;         /* what is left of it is not worth parting */
 };
 
 enum retried { RETRIED_SETTLED, RETRIED_AGAIN };
@@ -87,6 +89,15 @@ struct engine {
     int (*answer)(struct work *, struct lane *, struct answer *);
 
     void (*release)(struct lane *);
+
+    /*
+     * A key that parts what is left of a lane about in halves, and about how many rows are left; NULL when it cannot be told.
+     * Synchronous, on the control session. Returns as db_query(). The engine itself may be without it (NULL).
+     */
+    int (*middle)(struct work *, struct db *, const struct lane *, char **ret_key, int64_t *ret_rows);
+
+    /* The lane, which has nothing in flight, ends at another key now: forget what was planned beyond it. */
+    void (*shorten)(struct lane *);
 
     /*
      * Tries a leftover once more, with the deletion of its row as the gate. RETRIED_AGAIN: it stays, with db_error() of

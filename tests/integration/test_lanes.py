@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: PostgreSQL
+"""Idle lanes take over half of what is left of a slow one, and the lanes tile the range at every moment."""
+
+import signal
+
+import pytest
+
+from harness import JOBS, wait_until
+
+USERS = 80000
+
+# Rows of the upper half cost as much as some twenty others: lanes that share the rows equally do not share the work.
+SLOW = """
+    CREATE FUNCTION shop.slow() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN PERFORM md5(repeat(new.id::text, 8000)); RETURN new; END $$;
+    CREATE TRIGGER slow BEFORE UPDATE ON shop.users FOR EACH ROW WHEN (new.id > %d) EXECUTE FUNCTION shop.slow()
+""" % (USERS // 2)
+
+
+@pytest.fixture
+def crowd(shop):
+    shop.populate(users=USERS, items=1, orders=0)
+    shop.sql("ANALYZE shop.users")
+    shop.sql(SLOW)
+    shop.configure(jobs=JOBS, defaults={"pace": "full", "lanes": 2, "batch_max": 1000})
+    return shop
+
+
+def tiles(shop):
+    """The lanes, in the order of their ranges, which must have neither gap nor overlap."""
+    lanes = sorted(shop.lanes(), key=lambda lane: int(lane["range_to"]))
+    assert lanes[0]["range_from"] is None and lanes[-1]["range_to"] == str(USERS)
+    for left, right in zip(lanes, lanes[1:]):
+        assert left["range_to"] == right["range_from"]
+    return lanes
+
+
+def test_an_idle_lane_takes_over_half_of_the_rest(crowd):
+    expected = crowd.books().with_points(10000)
+    done = crowd.roundsman("--run-once", "daily-points")
+    assert done.status == 0, done.err
+    assert crowd.books() == expected, crowd.books().explain(expected)
+    lanes = tiles(crowd)
+    assert len(lanes) > 2
+    assert sum(lane["rows_done"] for lane in lanes) == USERS
+    for lane in lanes:
+        assert lane["cursor"] == lane["range_to"]
+        assert lane["rows_done"] == int(lane["range_to"]) - int(lane["range_from"] or 0)
+
+
+def test_killed_after_a_lane_was_parted(crowd):
+    expected = crowd.books().with_points(10000)
+    with crowd.start("--run-once", "daily-points") as process:
+        wait_until(lambda: len(crowd.lanes()) > 2, what="a lane is parted")
+        process.signal(signal.SIGKILL)
+        process.wait()
+    assert any(lane["cursor"] != lane["range_to"] for lane in tiles(crowd))
+    done = crowd.roundsman("--run-once", "daily-points")
+    assert done.status == 0, done.err
+    assert crowd.books() == expected, crowd.books().explain(expected)
+    assert sum(lane["rows_done"] for lane in tiles(crowd)) == USERS
