@@ -36,7 +36,10 @@ struct bulk_lane {
     usec_t sent, executed; /* monotonic; executed: the statement was answered, and its commit is to come */
     int64_t bytes;         /* WAL, as the statement saw it grow */
     bool moved;
+    bool changed;      /* it changed rows */
     bool failed;
+    bool maybe_all;    /* the error may be every row's */
+    bool doubt;        /* the row left over last had an error that may be every row's, and none was changed since */
     enum failure failure;
     char *error, sqlstate[6];
 };
@@ -253,6 +256,8 @@ static void advance(struct lane *lane)
 {
     struct bulk_lane *state = lane->state;
 
+    if (state->piece != LEAVE && state->changed)
+        state->doubt = false;
     state->bad = state->piece == LEAVE || state->bad < state->rows ? 0 : state->bad - state->rows;
     if (state->careful > 0)
         state->careful--;
@@ -287,6 +292,7 @@ static void reconsider(struct work *work, struct lane *lane)
         set_text(&state->upper, NULL);
     } else {
         state->piece = LEAVE;
+        state->doubt = state->maybe_all;
     }
 }
 
@@ -315,6 +321,10 @@ static void take_error(struct lane *lane, enum piece piece)
     state->failed = true;
     /* A walk of the index that fails is no row's fault. */
     state->failure = piece == BOUNDS ? FAILURE_RUN : work_failure(error->sqlstate);
+    /* Triggers raise what they like, and call what is not there: one such row is a row, and two in a row are the run. */
+    state->maybe_all = (piece == CHANGE || piece == CAREFUL) && state->failure == FAILURE_RUN && error->inside;
+    if (state->maybe_all && !state->doubt)
+        state->failure = FAILURE_ROW;
     set_text(&state->error, mem_copy(error->message));
     memcpy(state->sqlstate, error->sqlstate, sizeof(state->sqlstate));
 }
@@ -347,6 +357,7 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
         } else if (rows_count(answer->rows) > 0) {
             state->moved = true;
             state->executed = moment_monotonic();
+            state->changed = rows_integer(answer->rows, 0, 0) > lane->at.rows_done;
             lane->at.rows_done = rows_integer(answer->rows, 0, 0);
             lane->at.rows_skipped = rows_integer(answer->rows, 0, 1);
             state->bytes = rows_integer(answer->rows, 0, 2);

@@ -60,6 +60,7 @@ static void set_error(struct db *db, const char *sqlstate, char *text)
     free(db->error_text);
     db->error_text = text;
     db->error.message = text;
+    db->error.inside = false;
     memset(db->error.sqlstate, 0, sizeof(db->error.sqlstate));
     if (sqlstate != NULL)
         strncpy(db->error.sqlstate, sqlstate, sizeof(db->error.sqlstate) - 1);
@@ -85,6 +86,7 @@ static void keep_error(struct db *db, const PGresult *result)
         primary = PQresultErrorMessage(result);
     both = detail != NULL ? mem_print("%s (%s)", primary, detail) : mem_copy(primary);
     set_error(db, PQresultErrorField(result, PG_DIAG_SQLSTATE), one_line(both));
+    db->error.inside = PQresultErrorField(result, PG_DIAG_CONTEXT) != NULL;
     db->dismissed = severity != NULL && strcmp(severity, "FATAL") == 0;
 }
 
@@ -121,7 +123,8 @@ static char *pins(const struct db_options *options, int server_version)
                   "SET bytea_output = 'hex'; SET extra_float_digits = 1; SET client_min_messages = warning;"
                   "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;"
                   "SET default_transaction_deferrable = off; SET row_security = off;"
-                  "SET idle_in_transaction_session_timeout = '10s'; SET client_connection_check_interval = '5s';");
+                  "SET idle_in_transaction_session_timeout = '10s'; SET client_connection_check_interval = '5s';"
+                  "SET idle_session_timeout = 0;"); /* the job's lock lives on a session that idles while the lanes work */
     buf_print(&sql, "SET lock_timeout = '%lldms'; SET statement_timeout = '%lldms';",
               (long long)(options->lock_timeout / USEC_PER_MSEC), (long long)(options->statement_timeout / USEC_PER_MSEC));
     if (options->asynchronous_commit)
@@ -130,11 +133,11 @@ static char *pins(const struct db_options *options, int server_version)
         buf_add(&sql, "SELECT set_config('synchronous_commit', 'on', false)"
                       " WHERE current_setting('synchronous_commit') = 'off';");
     if (options->key_order)
-        buf_add(&sql, "SET enable_seqscan = off; SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0;"
+        buf_add(&sql, "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_indexscan = on; SET max_parallel_workers_per_gather = 0;"
                       "SET jit = off; SET plan_cache_mode = force_generic_plan;");
     if (options->nested_loops)
         buf_add(&sql, "SET enable_hashjoin = off; SET enable_mergejoin = off;");
-    if (options->statement_timeout > 0 && server_version >= 170000)
+    if (server_version >= 170000)
         buf_print(&sql, "SET transaction_timeout = '%lldms';", (long long)(2 * options->statement_timeout / USEC_PER_MSEC));
     return buf_take(&sql);
 }

@@ -51,6 +51,7 @@ int db_behind_pooler(struct db *, bool *ret);
 struct db_error {
     char sqlstate[6];    /* "" when the connection was lost */
     const char *message; /* one line: the primary message, then its detail where there is one */
+    bool inside;         /* it came from inside of something that the statement set off: a function, a trigger */
 };
 const struct db_error *db_error(const struct db *);
 

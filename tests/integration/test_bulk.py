@@ -157,6 +157,29 @@ def test_in_a_deadlock_we_give_way(shop):
     assert shop.value("SELECT name FROM shop.users WHERE id = 10") == "live"
 
 
+def test_the_leftovers_that_are_due_longest_come_first(shop):
+    """However many an older run has."""
+    configure(shop)
+    run(shop)
+    run(shop)
+    (first, second) = (made["id"] for made in shop.runs())
+    shop.sql("UPDATE roundsman.run SET state = 'partial'")
+    shop.sql("INSERT INTO roundsman.leftover (run_id, key, lane, reason)"
+             " SELECT %s, n::text, 0, 'failed' FROM generate_series(1, 600) n", first)
+    shop.sql("INSERT INTO roundsman.leftover (run_id, key, lane, reason, next_attempt)"
+             " VALUES (%s, '7', 0, 'failed', now() - interval '1 hour')", second)
+    expected = shop.books()
+    run(shop, 0, "--set", "amount=1")
+    assert [made["state"] for made in shop.runs()] == ["partial", "done", "done"]
+    assert len(shop.leftovers()) == 600 - 499
+    expected = expected.with_points(1)
+    done = {7} | {int(key) for key in range(1, 601)} - {int(left["key"]) for left in shop.leftovers()}
+    for key in done - {7}:
+        expected.points[key] += 10
+    expected.points[7] += 10
+    expect(shop, expected)
+
+
 def test_a_row_that_is_gone_is_no_leftover_any_more(shop):
     configure(shop)
     shop.sql("DELETE FROM shop.order_items; DELETE FROM shop.orders")
@@ -262,6 +285,33 @@ def test_an_error_of_no_single_row_ends_the_run_and_loses_nothing(shop):
     assert [made["state"] for made in shop.runs()] == ["done"]
 
 
+def test_a_row_whose_trigger_says_that_nothing_goes_is_a_row(shop):
+    """An application's trigger raises what SQLSTATE it likes: of a class that we take for everybody's, too."""
+    configure(shop)
+    triggered(shop, "RAISE EXCEPTION 'account % is frozen', NEW.id USING ERRCODE = 'object_not_in_prerequisite_state';",
+              "NEW.id IN (1, 2, 500)")
+    expected = shop.books().with_points(10)
+    result = run(shop, 1)
+    assert "account 2 is frozen" in result.err
+    assert [left["key"] for left in shop.leftovers()] == ["1"]  # two in a row may be all: the run waits for somebody
+    run(shop, 10)
+    assert [(left["key"], left["sqlstate"]) for left in shop.leftovers()] == [(key, "55000") for key in ("1", "2", "500")]
+    shop.sql("DROP TRIGGER before ON shop.users")
+    run(shop)
+    expect(shop, expected)
+
+
+def test_a_trigger_that_fails_for_all_ends_the_run(shop):
+    configure(shop)
+    triggered(shop, "PERFORM shop.there_is_no_such_function();")
+    expected = shop.books().with_points(10)
+    assert "no_such_function" in run(shop, 1).err
+    assert len(shop.leftovers()) == 1
+    shop.sql("CREATE FUNCTION shop.there_is_no_such_function() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+    run(shop)
+    expect(shop, expected)
+
+
 @pytest.mark.parametrize("who", ["tool", "daemon"])
 def test_leftovers_are_retried_with_their_own_parameters(shop, who):
     """By hand, or by the daemon when it starts: the row gets what its run gave the others, not what the file says now."""
@@ -356,6 +406,22 @@ def test_where(shop):
     run(shop)
     expected.points = {key: old + 10 * (key % 2 == 0 or key == 1) for key, old in before.points.items()}
     expect(shop, expected)
+
+
+@pytest.mark.parametrize("where", ["grade = 'VIP'", "id IN (SELECT id FROM shop.special)"])
+def test_an_index_of_where_does_not_take_the_place_of_the_key(shop, where):
+    """Its order would be that in which rows are locked."""
+    shop.sql("CREATE TABLE shop.big (id bigint PRIMARY KEY, points bigint NOT NULL DEFAULT 0, grade text)")
+    shop.sql("INSERT INTO shop.big SELECT n, 0, CASE WHEN n BETWEEN 150 AND 170 THEN 'VIP' END"
+             " FROM generate_series(20000, 1, -1) n")
+    shop.sql("CREATE INDEX ON shop.big (grade); ANALYZE shop.big")
+    shop.sql("CREATE TABLE shop.special AS SELECT id FROM shop.big WHERE grade = 'VIP'; ANALYZE shop.special")
+    shop.sql("GRANT SELECT, UPDATE ON shop.big TO roundsman; GRANT SELECT ON shop.special TO roundsman")
+    recorded(shop)
+    shop.sql("CREATE TRIGGER before BEFORE UPDATE ON shop.big FOR EACH ROW EXECUTE FUNCTION shop.before()")
+    configure(shop, tables={"users": {"table": "shop.big", "touched": ""}}, where=where)
+    run(shop)
+    assert sum(batches(shop), []) == list(range(150, 171))
 
 
 def test_only(shop):
@@ -655,6 +721,16 @@ def test_defaults_of_the_database_do_not_matter(shop):
     expect(shop, expected)
     assert shop.value("SELECT min(last_modified_at) > now() - interval '10 minutes' FROM shop.users")
     assert shop.roundsman("--status").status in (0, 1)
+
+
+def test_a_session_may_idle_while_the_others_work(shop):
+    """The one that has the job's lock asks nothing for as long as the run goes on."""
+    shop.sql(f'ALTER DATABASE "{shop.name}" SET idle_session_timeout = \'300ms\'')
+    shop.pace(0.001)
+    configure(shop, where="public.pace(id)")
+    expected = shop.books().with_points(10)
+    run(shop)
+    expect(shop, expected)
 
 
 def test_row_security_is_an_error_and_not_a_silence(shop):
