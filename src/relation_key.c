@@ -19,7 +19,15 @@ static const char indexes_sql[] =
     "                                 ON d.opcmethod = o.opcmethod AND d.opcintype = o.opcintype AND d.opcdefault"
     "                                AND d.opcfamily = o.opcfamily"
     "                              WHERE o.oid = i.indclass[0]) THEN 'is not in the order of the column''s type'"
-    "       END AS reason"
+    /* Without them < would quietly be another type's: a citext's, as of text, in another order than its index has. */
+    "            WHEN EXISTS (SELECT FROM pg_opclass o JOIN pg_amop m ON m.amopfamily = o.opcfamily"
+    "                             AND m.amoplefttype = o.opcintype AND m.amoprighttype = o.opcintype"
+    "                         WHERE o.oid = i.indclass[0] AND NOT pg_operator_is_visible(m.amopopr))"
+    "                 THEN 'compares by operators in another schema than those of the tables'"
+    "       END AS reason,"
+    "       (SELECT format('ALTER EXTENSION %I SET SCHEMA %I;', e.extname, n.nspname)"
+    "          FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid, pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
+    "         WHERE d.classid = 'pg_opclass'::regclass AND d.objid = i.indclass[0] AND d.deptype = 'e' AND t.oid = $1::oid)"
     "  FROM pg_attribute a JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisunique AND i.indislive"
     "   AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])"
     " WHERE a.attrelid = $1::oid AND quote_ident(a.attname) = $2"
@@ -57,6 +65,8 @@ int relation_key_examine(struct examined *examined, const char *column)
         buf_print(&reasons, "%s%s %s", i == 0 ? " (" : ", ", rows_text(indexes, i, 0), rows_text(indexes, i, 1));
         if (strcmp(rows_text(indexes, i, 1), "is invalid") == 0 && remedy == NULL)
             remedy = mem_print("REINDEX INDEX CONCURRENTLY %s;", rows_text(indexes, i, 0));
+        else if (strncmp(rows_text(indexes, i, 1), "compares", strlen("compares")) == 0 && remedy == NULL)
+            remedy = mem_copy(rows_text(indexes, i, 2) != NULL ? rows_text(indexes, i, 2) : "create the type in the tables' schema");
     }
     if (reasons.length > 0)
         buf_add(&reasons, ")");

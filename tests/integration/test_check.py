@@ -108,6 +108,10 @@ MENDED = {
     "an index in another order": (
         "CREATE UNIQUE INDEX u ON shop.users (name text_pattern_ops); GRANT SELECT (name) ON shop.users TO roundsman",
         bulk() | {"tables": {"users": {"key": "name"}}}, [r"\(shop.u is not in the order of the column's type\)"]),
+    "a type whose operators are not found": (
+        "CREATE EXTENSION citext SCHEMA public; ALTER TABLE shop.users ALTER name TYPE public.citext, ADD UNIQUE (name);"
+        "GRANT SELECT (name) ON shop.users TO roundsman",
+        bulk() | {"tables": {"users": {"key": "name"}}}, [r"\(shop.users_name_key compares by operators in another schema"]),
     "no schema grant": ("REVOKE USAGE ON SCHEMA shop FROM roundsman", bulk(), ["table shop.users: role roundsman may not use"]),
     "column grants": (
         "REVOKE ALL ON shop.users FROM roundsman", bulk(),
