@@ -54,6 +54,8 @@ void child_catch_signals(void)
 
     sigemptyset(&set);
     for (size_t i = 0; i < ELEMENTS(stop_signals); i++) {
+        /* Whoever types Ctrl-C twice has a server in mind that does not answer: the second one ends it at once. */
+        action.sa_flags = stop_signals[i] == SIGINT ? (int)SA_RESETHAND : 0;
         sigaction(stop_signals[i], &action, NULL);
         sigaddset(&set, stop_signals[i]);
     }

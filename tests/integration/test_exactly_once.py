@@ -361,6 +361,31 @@ def test_sigterm(shop, kind):
     only_run(shop, "done", rows, attempt=2)
 
 
+def test_ctrl_c_twice_ends_it_although_the_server_does_not_answer(shop):
+    shop.pace(0.01)
+    shop.configure(jobs=[{"name": "points", "kind": "points", "schedule": "@yearly", "amount": 10, "where": "public.pace(id)"}])
+    expected = shop.books().with_points(10)
+    with shop.start("--run-once", "points") as process:
+        wait_until(lambda: any(lane["cursor"] for lane in shop.lanes()), what="a batch")
+        pids = [pid for pid, in shop.sql("SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+                                         " AND application_name LIKE 'roundsman%%'")]
+        try:
+            for pid in pids:
+                os.kill(pid, signal.SIGSTOP)
+            process.signal(signal.SIGINT)
+            time.sleep(0.3)
+            assert process.popen.poll() is None  # the first one waits for what is in flight
+            process.signal(signal.SIGINT)
+            assert process.wait() == -signal.SIGINT
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not shop.sql("SELECT FROM pg_stat_activity WHERE pid = ANY(%s)", pids), what="its sessions to end")
+    shop.pace(0)
+    assert shop.roundsman("--run-once", "points").status == 0
+    assert shop.books() == expected
+
+
 def test_sigterm_to_the_daemon_and_frozen_parameters(shop):
     """The next daemon resumes with the parameters that the run started with, though the file has others by now."""
     grow(shop)
