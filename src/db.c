@@ -151,15 +151,37 @@ static const char *given(const PQconninfoOption *options, const char *keyword)
     return NULL;
 }
 
+static int parse(const char *conninfo, PQconninfoOption **ret, char **ret_error)
+{
+    char *error = NULL;
+    AUTO_TEXT why = NULL;
+
+    *ret = PQconninfoParse(conninfo, &error);
+    if (*ret != NULL)
+        return 0;
+    why = one_line(error != NULL ? error : "out of memory");
+    PQfreemem(error);
+    return mem_fail(-EINVAL, ret_error, "database.conninfo cannot be used: %s", why);
+}
+
+int db_verify_conninfo(const char *conninfo, char **ret_error)
+{
+    PQconninfoOption *options;
+    int r = parse(conninfo, &options, ret_error);
+
+    PQconninfoFree(options);
+    return r;
+}
+
 /*
  * Defaults for what the user did not write. Death of the server's host must be noticed, since the job's lock lives on a
  * connection; among several hosts only the one that takes writes is of use.
  */
 static int open_connection(const struct db_options *options, PGconn **ret, char **ret_error)
 {
-    char *parse_error = NULL;
+    PQconninfoOption *user = NULL;
+    int r = parse(options->conninfo, &user, ret_error);
     AUTO_TEXT name = mem_print("roundsman%s%s", options->purpose[0] != '\0' ? " " : "", options->purpose);
-    PQconninfoOption *user = PQconninfoParse(options->conninfo, &parse_error);
     const char *keywords[10] = {"dbname", "fallback_application_name"}, *values[10] = {options->conninfo, name};
     size_t count = 2;
     const char *hosts;
@@ -170,12 +192,8 @@ static int open_connection(const struct db_options *options, PGconn **ret, char 
         {"keepalives_count", "3"},  {"tcp_user_timeout", "20000"},
     };
 
-    if (user == NULL) {
-        AUTO_TEXT why = one_line(parse_error != NULL ? parse_error : "out of memory");
-
-        PQfreemem(parse_error);
-        return mem_fail(-EIO, ret_error, "database.conninfo cannot be read: %s", why);
-    }
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < ELEMENTS(defaults); i++)
         if (given(user, defaults[i].keyword) == NULL) {
             keywords[count] = defaults[i].keyword;

@@ -33,6 +33,9 @@ struct db_options {
     const volatile sig_atomic_t *stop; /* when it becomes true, connecting gives up (-ECANCELED); may be NULL */
 };
 
+/* Whether libpq understands it. Returns 0, or -EINVAL with *ret_error one line (the caller frees it). Connects to nothing. */
+int db_verify_conninfo(const char *conninfo, char **ret_error);
+
 /*
  * Connects and pins. Returns 0 and sets *ret; -EIO (no server, refused, …) or -ECANCELED with *ret_error one line (the
  * caller frees it).

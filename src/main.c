@@ -17,6 +17,7 @@
 
 #include "check.h"
 #include "configuration.h"
+#include "db.h"
 #include "install.h"
 #include "log.h"
 #include "progress.h"
@@ -413,6 +414,9 @@ int main(int argc, char **argv)
             scheduler_hold_signals();
         if (configuration_load(command.file, &configuration, &errors) < 0) {
             fputs(errors, stderr);
+            status = command.mode == STATUS ? STATUS_UNKNOWN : STATUS_CONFIGURATION;
+        } else if (db_verify_conninfo(configuration->conninfo, &errors) < 0) {
+            fprintf(stderr, "%s: %s\n", configuration->path, errors);
             status = command.mode == STATUS ? STATUS_UNKNOWN : STATUS_CONFIGURATION;
         } else if (command.mode == DAEMON) {
             status = scheduler_run(configuration);

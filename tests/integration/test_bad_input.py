@@ -480,3 +480,12 @@ def test_a_standard_output_that_takes_nothing(shop, where):
         done = subprocess.run(["bash", "-c", '"$@" >/dev/full', "bash", *shop.command(*arguments)], env=shop.environment(),
                               stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
         assert done.returncode != 0 and "standard output" in done.stderr, (arguments, done)
+
+
+def test_a_conninfo_that_libpq_does_not_know(bare_shop):
+    """Offline, too: a reload checks no more than that."""
+    path = bare_shop.configure(database={"conninfo": "dbnam=shop"})
+    for arguments in (["--check", "--offline"], ["--next"], []):
+        done = bare_shop.roundsman(*arguments)
+        assert (done.status, done.out) == (6, "")
+        assert done.err == f'{path}: database.conninfo cannot be used: invalid connection option "dbnam"\n'
