@@ -318,6 +318,33 @@ int db_query(struct db *db, const char *sql, size_t count, const char *const *va
     return finish(db, PQexecParams(db->conn, sql, (int)count, NULL, values, NULL, NULL, 0), ret);
 }
 
+int db_query_send(struct db *db, const char *sql, size_t count, const char *const *values)
+{
+    if (db->dead)
+        return -EIO;
+    return PQsendQueryParams(db->conn, sql, (int)count, NULL, values, NULL, NULL, 0) == 1 ? 0 : connection_lost(db);
+}
+
+int db_query_take(struct db *db, struct rows **ret)
+{
+    PGresult *result;
+    int r;
+
+    if (db->dead)
+        return -EIO;
+    if (PQconsumeInput(db->conn) != 1)
+        return connection_lost(db);
+    if (PQisBusy(db->conn))
+        return 0;
+    result = PQgetResult(db->conn);
+    if (result == NULL)
+        return -ENODATA;
+    r = finish(db, result, ret);
+    while (r != -EIO && (result = PQgetResult(db->conn)) != NULL) /* its end comes along with it */
+        PQclear(result);
+    return r == 0 ? 1 : r;
+}
+
 int db_script(struct db *db, const char *sql)
 {
     if (db->dead)

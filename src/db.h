@@ -65,6 +65,13 @@ const struct db_error *db_error(const struct db *);
  */
 int db_query(struct db *, const char *sql, size_t count, const char *const *values, struct rows **ret);
 
+/*
+ * The same without waiting: db_query_send() asks (0 or -EIO), and db_query_take() gives 1 and sets *ret, 0 (no answer yet),
+ * -EBADMSG, -EIO, or -ENODATA: there is no answer to come, as the session was asked something else in between.
+ */
+int db_query_send(struct db *, const char *sql, size_t count, const char *const *values);
+int db_query_take(struct db *, struct rows **ret);
+
 /* A script of several statements without parameters (BEGIN … COMMIT inside as one likes). Returns as db_query(). */
 int db_script(struct db *, const char *sql);
 
