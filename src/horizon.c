@@ -6,15 +6,18 @@
 #define OLD_SECONDS "300"
 #define OLD_TRANSACTIONS "100000" /* for those whose time is not shown to us: five minutes of a busy shop */
 
-/* Who has it, how old it is, whether that is too old, and what to do. Sessions of other databases are not in the way. */
+/* Who has it, how old it is, whether it is too old, and what to do. Sessions of other databases are not in the way. */
 static const char snapshots_sql[] =
-    "SELECT who, age, coalesce(seconds, 0), coalesce(seconds > " OLD_SECONDS ", false) OR age > " OLD_TRANSACTIONS ", remedy"
-    "  FROM (SELECT format('process %s (%s of role %s)', pid, coalesce(nullif(s.application_name, ''), 'a session'),"
-    "                      s.usename) AS who,"
+    "SELECT who, age, coalesce(seconds, 0), coalesce(seconds, 0) > " OLD_SECONDS " OR age > " OLD_TRANSACTIONS
+    ", remedy"
+    "  FROM (SELECT format('%s %s (%s of role %s)', CASE WHEN r.pid IS NULL THEN 'process' ELSE 'the standby of "
+    "process' END,"
+    "                      pid, coalesce(nullif(s.application_name, ''), 'a session'), s.usename) AS who,"
     "               greatest(age(s.backend_xid), age(s.backend_xmin)) AS age,"
     "               extract(epoch FROM clock_timestamp() - s.xact_start)::bigint AS seconds,"
     "               CASE WHEN r.pid IS NULL THEN format('SELECT pg_terminate_backend(%s);', pid)"
-    "                    ELSE 'end the long query on the standby, or set hot_standby_feedback = off there' END AS remedy"
+    "                    ELSE 'end the long query on the standby, or set hot_standby_feedback = off there' END"
+    "               AS remedy"
     "          FROM pg_stat_activity s LEFT JOIN pg_stat_replication r USING (pid)"
     "         WHERE pid <> pg_backend_pid() AND (s.datname = current_database() OR r.pid IS NOT NULL)"
     "           AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)"

@@ -2,7 +2,6 @@
 #include "price.h"
 
 #include <stdio.h>
-#include <string.h>
 
 #include "bulk_sql.h"
 #include "examined.h"
@@ -88,9 +87,9 @@ static double share_now(const struct heap *heap)
 static double wal_for_row(const struct heap *heap)
 {
     double share = share_now(heap), indexes = (double)(heap->indexes * WAL_INDEX);
+    double same = WAL_SAME_PAGE + (heap->indexed ? indexes : 0), other = WAL_OTHER_PAGE + (double)heap->width + indexes;
 
-    return share * (WAL_SAME_PAGE + (heap->indexed ? indexes : 0)) +
-           (1 - share) * (WAL_OTHER_PAGE + (double)heap->width + indexes);
+    return share * same + (1 - share) * other;
 }
 
 /* The first change of a page after a checkpoint logs all of it. */
@@ -103,7 +102,7 @@ static double wal_of_pages(const struct heap *heap)
 
 /* ---- What the catalog says ---- */
 
-/* SQL: index i has attribute a in its keys, its INCLUDE, an expression or its predicate, and so an update is not HOT. */
+/* SQL: index i has attribute a in its keys, INCLUDE, an expression or its predicate, so that no update is HOT. */
 #define INDEX_HAS_COLUMN                                                                                               \
     "(i.indislive AND (a.attnum = ANY (i.indkey::int2[])"                                                              \
     " OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid"            \
@@ -115,15 +114,15 @@ static double wal_of_pages(const struct heap *heap)
 /* $1: the table, quoted; its relations, of which a partitioned one has many. */
 #define TREE                                                                                                           \
     "WITH target AS (SELECT c.oid FROM parse_ident($1) AS part JOIN pg_namespace n ON n.nspname = part[1]"             \
-    "                  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = part[2] AND c.relkind IN ('r', 'p')),"\
+    "                  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = part[2]"                              \
+    "                 WHERE c.relkind IN ('r', 'p')),"                                                                 \
     " tree AS (SELECT relid::oid AS oid FROM target, pg_partition_tree(target.oid) UNION SELECT oid FROM target) "
 
 /*
- * $2: the changed columns. A column that was never analyzed, or that the role may not read, has no statistics: it has 1 to
- * 32 bytes then, which is what the planner takes.
+ * $2: the changed columns. A column that was never analyzed, or that the role may not read, has no statistics: it has
+ * 1 to 32 bytes then, which is what the planner takes.
  */
-static const char heaps_sql[] =
-    TREE
+static const char heaps_sql[] = TREE
     "SELECT format('%I.%I', n.nspname, c.relname), c.reltuples::bigint, c.relpages,"
     "       current_setting('block_size')::integer,"
     "       coalesce((SELECT option_value::integer FROM pg_options_to_table(c.reloptions)"
@@ -184,11 +183,10 @@ static struct heap heap_of(const struct rows *rows, int row)
 }
 
 /* $3: the column that is the work itself; an index without it is on `touched` alone. */
-static const char indexes_sql[] =
-    TREE
+static const char indexes_sql[] = TREE
     "SELECT " EXAMINED_INDEX ", string_agg(quote_ident(a.attname), ' and ' ORDER BY a.attnum),"
     "       CASE WHEN bool_or(a.attname = $3) OR i.indisunique THEN NULL"
-    "            WHEN x.relkind = 'i' THEN format('DROP INDEX CONCURRENTLY %s; -- if nothing needs it (%s scans so far)',"
+    "            WHEN x.relkind = 'i' THEN format('DROP INDEX CONCURRENTLY %s; -- if nothing needs it (scans: %s)',"
     "                                             " EXAMINED_INDEX ", pg_stat_get_numscans(x.oid))"
     "            ELSE format('DROP INDEX %s; -- if nothing needs it', " EXAMINED_INDEX ") END"
     "  FROM tree JOIN pg_index i ON i.indrelid = tree.oid"
@@ -198,30 +196,26 @@ static const char indexes_sql[] =
 
 /* ---- Advice ---- */
 
-/* Rounds spread the rows in time, if the table is not rewritten in between. */
-static bool does_well(const struct heap *heap)
-{
-    return heap->rows > 0 && heap->updates >= heap->rows &&
-           (double)heap->hot_updates >= HOT_ENOUGH * (double)heap->updates &&
-           share_fitting(heap, rows_counted(heap)) >= HOT_ENOUGH;
-}
-
 static void advise_fillfactor(const struct heap *heap, struct problems *advice)
 {
-    if (heap->indexed || share_by_fillfactor(heap, heap->fillfactor) >= HOT_ENOUGH || does_well(heap))
+    if (heap->indexed || share_by_fillfactor(heap, heap->fillfactor) >= HOT_ENOUGH)
         return;
+    if (heap->rows > 0 && heap->updates >= heap->rows && share_fitting(heap, rows_counted(heap)) >= HOT_ENOUGH &&
+        (double)heap->hot_updates >= HOT_ENOUGH * (double)heap->updates)
+        return; /* rounds have spread the rows, and it was not rewritten since */
     for (size_t i = 0; i < ELEMENTS(fillfactors); i++) {
         AUTO_TEXT remedy = NULL;
 
         if (fillfactors[i] >= heap->fillfactor || share_by_fillfactor(heap, fillfactors[i]) < HOT_ENOUGH)
             continue;
         remedy = mem_print("ALTER TABLE %s SET (fillfactor = %d);", heap->name, fillfactors[i]);
-        problems_add(advice, true, remedy,
-                     "table %s: fillfactor %lld leaves no room for the new rows of a round on their pages. With %d the "
-                     "table takes up to %.1f times the space, to which rounds blow it up anyway; pages follow as rounds "
-                     "write them, or at once by VACUUM FULL, which locks the table",
-                     heap->name, (long long)heap->fillfactor, fillfactors[i],
-                     rows_filled(heap, heap->fillfactor) / rows_filled(heap, fillfactors[i]));
+        problems_add(
+            advice, true, remedy,
+            "table %s: fillfactor %lld leaves no room for the new rows of a round on their pages. With %d the "
+            "table takes up to %.1f times the space, to which rounds blow it up anyway; pages follow as rounds "
+            "write them, or at once by VACUUM FULL, which locks the table",
+            heap->name, (long long)heap->fillfactor, fillfactors[i],
+            rows_filled(heap, heap->fillfactor) / rows_filled(heap, fillfactors[i]));
         return;
     }
 }

@@ -32,8 +32,8 @@ def settled(shop, *tables):
 
 def prices(out, table):
     """Of the table: bytes of a row, the expected share of HOT updates, bytes of WAL a row."""
-    match = re.search(rf"^price: {table}: about (\d+) rows of (\d+) bytes, .*\nprice: estimates: (\d+) % of updates HOT,"
-                      r" (\d+) bytes of WAL a row", out, re.MULTILINE)
+    match = re.search(rf"^price: {table}: about (\d+) rows of (\d+) bytes, .*\nprice: estimates: (\d+) % of updates"
+                      r" HOT, (\d+) bytes of WAL a row", out, re.MULTILINE)
     assert match, out
     return tuple(map(int, match.groups()))
 
@@ -52,12 +52,11 @@ def test_the_reference_schema_follows_its_own_advice(shop):
 
 @pytest.mark.parametrize("definition", [
     "(last_modified_at)", "(name, last_modified_at DESC)", "(name) INCLUDE (last_modified_at)",
-    "(name) WHERE last_modified_at > '2020-01-01Z'", "(date_trunc('day', last_modified_at, 'UTC'))"])
+    "(name) WHERE last_modified_at > '2020-01-01Z'", "(shop.day(last_modified_at))"])
 def test_an_index_on_touched(shop, definition):
-    if definition.startswith("(date"):
+    if "shop.day" in definition:
         shop.sql("CREATE FUNCTION shop.day(timestamptz) RETURNS date IMMUTABLE LANGUAGE sql AS"
                  " $$ SELECT ($1 AT TIME ZONE 'UTC')::date $$")
-        definition = "(shop.day(last_modified_at))"
     settled(shop)
     shop.sql(f'CREATE INDEX "by ""age" ON shop.users {definition}; CREATE INDEX bystander ON shop.users (name)')
     out = check(shop)
@@ -105,7 +104,8 @@ def test_the_estimate_holds(shop):
             begin = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()[0]
             shop.sql("SELECT pg_stat_reset()")
             assert shop.roundsman("--run-once", "daily-points").status == 0
-            written = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s) / 20000", [begin]).fetchone()[0]
+            written = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s) / 20000",
+                                         [begin]).fetchone()[0]
         match = re.search(r"; so far (\d+) % of 20000 updates were HOT$", check(shop), re.MULTILINE)
         assert match and abs(int(match[1]) - hot) <= 8, (match, hot)
         assert abs(int(written) - wal) <= 0.2 * wal, (written, wal)
@@ -114,7 +114,8 @@ def test_the_estimate_holds(shop):
 def test_a_partitioned_table(shop):
     shop.sql("CREATE TABLE shop.other (id bigint PRIMARY KEY, points bigint NOT NULL, last_modified_at timestamptz)"
              " PARTITION BY HASH (id);"
-             "CREATE TABLE shop.other_0 PARTITION OF shop.other FOR VALUES WITH (modulus 2, remainder 0) WITH (fillfactor = 50);"
+             "CREATE TABLE shop.other_0 PARTITION OF shop.other FOR VALUES WITH (modulus 2, remainder 0)"
+             " WITH (fillfactor = 50);"
              "CREATE TABLE shop.other_1 PARTITION OF shop.other FOR VALUES WITH (modulus 2, remainder 1);"
              "INSERT INTO shop.other SELECT n, n, now() FROM generate_series(1, 1000) AS n;"
              "CREATE INDEX other_age ON shop.other (last_modified_at);"
