@@ -3,12 +3,14 @@
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 
 import pytest
 
 from harness import YEARLY, wait_until
+from wire import Proxy
 
 POINTS = {"name": "points", "kind": "points", "schedule": YEARLY, "amount": 10, "lanes": 1}
 
@@ -142,7 +144,7 @@ def test_somebody_who_waits_for_us_makes_us_yield(shop):
 
 # ---- What makes it hold back ----
 
-def looks(shop, times=2):
+def looks(shop, times=1):
     """Waits until the run has looked so many times at what holds it back."""
     seen = set()
 
@@ -250,6 +252,18 @@ def test_a_signal_that_cannot_be_read_holds_back(shop):
         expect(shop, before.with_points(10))
     finally:
         shop.sql(f"DROP ROLE {role}")
+
+
+def test_a_server_that_does_not_answer_holds_back(shop):
+    """The session that looks is cut off without noticing: the lanes' own are not, and yet nothing more is sent."""
+    with Proxy(shop) as proxy:
+        configure(shop, {"finish_within": "60s", "batch_max": 5}, max_slot_wal="1GB", database={"conninfo": proxy.conninfo})
+        with shop.start("--run-once", "points") as process:
+            wait_until(lambda: shop.lanes() and shop.lanes()[0]["cursor"], what="the first batch")
+            proxy.links[0].go_deaf()
+            process.wait_for("holding back: the WAL that slots hold back cannot be read: the server does not answer")
+            process.signal(signal.SIGKILL)
+            process.wait()
 
 
 def test_the_lag_of_a_replica(own_shop):
