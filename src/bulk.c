@@ -336,7 +336,7 @@ static void take_time(struct work *work, struct lane *lane)
     usec_t now = moment_monotonic();
 
     work->last_batch_time = now - state->sent;
-    governor_committed(&work->governor, now - state->executed, now);
+    governor_committed(&work->governor, now - state->executed);
     work_rest(work, lane, work->last_batch_time, state->rows, state->bytes);
     state->batch.target = governor_batch_time(&work->governor);
     if (state->piece != LEAVE && state->bad == 0)

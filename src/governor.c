@@ -69,7 +69,7 @@ static void step(struct governor *governor, usec_t now)
     set_share(governor, governor->share * (congested(governor) ? CUT : GROWTH));
 }
 
-void governor_committed(struct governor *governor, usec_t commit, usec_t now)
+void governor_committed(struct governor *governor, usec_t commit)
 {
     double latency = commit > 0 ? (double)commit : 1;
     double quick = governor->commits < LEARNING ? 3 * QUICK : QUICK, slow = governor->commits < LEARNING ? QUICK : SLOW;
@@ -82,7 +82,6 @@ void governor_committed(struct governor *governor, usec_t commit, usec_t now)
         governor->unloaded /= 1 + 3 * slow;
     else if (!congested(governor)) /* which would teach it to take congestion for the normal */
         governor->unloaded *= 1 + slow;
-    step(governor, now);
 }
 
 void governor_blocked(struct governor *governor, usec_t now)
@@ -106,6 +105,7 @@ usec_t governor_rest(struct governor *governor, const struct governor_batch *bat
     double cost = worked; /* what the batch cost, as the time in which a lane usually writes as much WAL */
     double rest;
 
+    step(governor, now);
     if (batch->bytes > 0) {
         governor->bytes_rate = smooth(governor->bytes_rate, (double)batch->bytes / worked);
         cost = clamp((double)batch->bytes / governor->bytes_rate, worked / 4, worked * 4);

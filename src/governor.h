@@ -31,8 +31,8 @@ struct governor {
 
 struct governor governor_begin(enum pace, usec_t batch_time, usec_t deadline, usec_t now);
 
-/* A batch was committed: its commit took `commit`. */
-void governor_committed(struct governor *, usec_t commit, usec_t now);
+/* A batch was committed: its commit took `commit`. Not told of commits that do not wait for WAL. */
+void governor_committed(struct governor *, usec_t commit);
 
 /* Somebody waits for a lock of ours: the share is halved, whatever the latency says. */
 void governor_blocked(struct governor *, usec_t now);
@@ -43,7 +43,7 @@ usec_t governor_batch_time(const struct governor *);
 /*
  * How long a lane rests after a batch of `rows` rows that took `worked` and wrote `bytes` of WAL (0: unknown), when `rows_left`
  * rows are still to be done on all of the `lanes` unfinished lanes (none or less: unknown). At most five seconds, or its part of
- * the time to the deadline.
+ * the time to the deadline. The share takes its steps here.
  */
 struct governor_batch {
     usec_t worked;

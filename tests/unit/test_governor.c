@@ -46,7 +46,7 @@ static void commit(struct run *run, double latency)
     usec_t worked = governor_batch_time(&run->governor) + (usec_t)latency;
 
     run->now += worked;
-    governor_committed(&run->governor, (usec_t)latency, run->now);
+    governor_committed(&run->governor, (usec_t)latency);
     run->now += rest_after(&run->governor, worked, 0, run->now);
     if (run->governor.share < run->lowest)
         run->lowest = run->governor.share;
@@ -99,7 +99,8 @@ static void test_full_is_full(void **state)
 
     (void)state;
     for (int i = 0; i < 1000; i++) {
-        governor_committed(&run.governor, i < 500 ? 1 : 10 * USEC_PER_SEC, run.now += 100 * MS);
+        governor_committed(&run.governor, i < 500 ? 1 : 10 * USEC_PER_SEC);
+        run.now += 100 * MS;
         governor_blocked(&run.governor, run.now);
         assert_int_equal(rest_after(&run.governor, 25 * MS, i % 10 == 0 ? 100000000 : 1000, run.now), 0);
         assert_int_equal(governor_batch_time(&run.governor), BATCH_TIME);
@@ -230,6 +231,18 @@ static void test_blocked(void **state)
     assert_true(run.governor.share == most[PACE_NORMAL]);
 }
 
+/* A run whose commits are not measured is blocked no longer than others. */
+static void test_blocked_without_measurements(void **state)
+{
+    struct governor governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
+
+    (void)state;
+    governor_blocked(&governor, 0);
+    for (int i = 1; i <= 50; i++)
+        rest_after(&governor, MS, 0, i * 100 * MS);
+    assert_true(governor.share == most[PACE_NORMAL]);
+}
+
 static void test_rests(void **state)
 {
     struct governor governor = governor_begin(PACE_GENTLE, BATCH_TIME, MOMENT_NONE, 0);
@@ -300,7 +313,7 @@ static usec_t simulate(const struct spread *spread, bool even)
         left[lane] -= rows;
         done += rows;
         unfinished -= left[lane] == 0;
-        governor_committed(&governor, MS, end);
+        governor_committed(&governor, MS);
         at[lane] = end + governor_rest(&governor,
                                        &(struct governor_batch){.worked = worked,
                                                                 .rows = rows,
@@ -375,6 +388,7 @@ int main(void)
         cmocka_unit_test(test_how_it_begins),
         cmocka_unit_test(test_congestion_of_our_own),
         cmocka_unit_test(test_blocked),
+        cmocka_unit_test(test_blocked_without_measurements),
         cmocka_unit_test(test_rests),
         cmocka_unit_test(test_rests_by_wal),
         cmocka_unit_test(test_finish_within),
