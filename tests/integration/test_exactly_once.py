@@ -237,7 +237,8 @@ def test_the_server_crashes_in_mid_flight(own_shop):
             assert process.wait() == 1, process.log()
             shop.close()
             shop.server.start()
-        check_run(shop.runs()[-1], "running")
+        # The lane's session may die a moment before the one that can still tell the ledger so.
+        assert shop.runs()[-1]["state"] in ("running", "failed")
         once(shop, kind)
         check_books(shop, expected)
         check_run(shop.runs()[-1], "done", rows, attempt=2)
