@@ -115,8 +115,8 @@ static void add_update(struct buf *sql, const struct change *change)
     add_set(sql, change);
 }
 
-#define GATE_IS_OPEN " AND EXISTS (SELECT 1 FROM gate)"
-#define CHANGED "(SELECT count(*) FROM change)"
+#define GATE_IS_OPEN " AND EXISTS (SELECT 1 FROM rm_gate)"
+#define CHANGED "(SELECT count(*) FROM rm_change)"
 
 char *bulk_bounds_sql(const struct task *task, const struct change *change, bool lower)
 {
@@ -160,7 +160,7 @@ char *bulk_change_sql(const struct task *task, const struct change *change, cons
 
     buf_add(&sql, "WITH ");
     ledger_add_gate(&sql, ledger);
-    buf_add(&sql, ", change AS (");
+    buf_add(&sql, ", rm_change AS (");
     add_update(&sql, change);
     buf_add(&sql, " WHERE ");
     add_range(&sql, task, change, 6, lower);
@@ -168,7 +168,7 @@ char *bulk_change_sql(const struct task *task, const struct change *change, cons
     add_needs(&sql, change);
     buf_add(&sql, GATE_IS_OPEN " RETURNING 1)");
     if (counts) {
-        buf_add(&sql, ", seen AS (SELECT count(*) AS rows FROM ");
+        buf_add(&sql, ", rm_seen AS (SELECT count(*) AS rows FROM ");
         add_table(&sql, change);
         buf_add(&sql, " WHERE ");
         add_range(&sql, task, change, 6, lower);
@@ -176,7 +176,7 @@ char *bulk_change_sql(const struct task *task, const struct change *change, cons
         buf_add(&sql, GATE_IS_OPEN ")");
     }
     buf_add(&sql, " ");
-    ledger_add_move(&sql, ledger, CHANGED, counts ? "greatest((SELECT rows FROM seen) - " CHANGED ", 0)" : "0");
+    ledger_add_move(&sql, ledger, CHANGED, counts ? "greatest((SELECT rows FROM rm_seen) - " CHANGED ", 0)" : "0");
     return buf_take(&sql);
 }
 
@@ -188,7 +188,7 @@ char *bulk_careful_sql(const struct task *task, const struct change *change, con
     buf_add(&sql, "WITH ");
     ledger_add_gate(&sql, ledger);
     for (int held = 0; held < 2; held++) {
-        buf_add(&sql, held ? ", free AS MATERIALIZED (SELECT " : ", todo AS MATERIALIZED (SELECT ");
+        buf_add(&sql, held ? ", rm_free AS MATERIALIZED (SELECT " : ", rm_todo AS MATERIALIZED (SELECT ");
         add_key(&sql, change);
         buf_add(&sql, " AS row_key FROM ");
         add_table(&sql, change);
@@ -201,25 +201,25 @@ char *bulk_careful_sql(const struct task *task, const struct change *change, con
         buf_add(&sql, held ? " FOR NO KEY UPDATE OF t SKIP LOCKED)" : ")");
     }
     if (counts) {
-        buf_add(&sql, ", seen AS (SELECT count(*) AS rows FROM ");
+        buf_add(&sql, ", rm_seen AS (SELECT count(*) AS rows FROM ");
         add_table(&sql, change);
         buf_add(&sql, " WHERE ");
         add_range(&sql, task, change, 6, lower);
         add_where(&sql, task);
         buf_add(&sql, GATE_IS_OPEN ")");
     }
-    buf_add(&sql, ", change AS (");
+    buf_add(&sql, ", rm_change AS (");
     add_update(&sql, change);
-    buf_add(&sql, " FROM free WHERE ");
+    buf_add(&sql, " FROM rm_free WHERE ");
     add_key(&sql, change);
-    buf_add(&sql, " = free.row_key RETURNING 1), late AS (");
+    buf_add(&sql, " = rm_free.row_key RETURNING 1), rm_late AS (");
     ledger_add_leave(&sql, ledger);
     buf_add(&sql, "SELECT $1::bigint, row_key::text, $2::integer, 'locked', 'another session holds a lock on the row', '55P03',"
                   " clock_timestamp() + $7::bigint * interval '1 microsecond'"
-                  " FROM (SELECT row_key FROM todo EXCEPT SELECT row_key FROM free) AS stuck RETURNING 1) ");
+                  " FROM (SELECT row_key FROM rm_todo EXCEPT SELECT row_key FROM rm_free) AS stuck RETURNING 1) ");
     ledger_add_move(&sql, ledger, CHANGED,
-                    counts ? "greatest((SELECT rows FROM seen) - " CHANGED " - (SELECT count(*) FROM late), 0)" : "0");
-    buf_add(&sql, ", (SELECT count(*) FROM late)");
+                    counts ? "greatest((SELECT rows FROM rm_seen) - " CHANGED " - (SELECT count(*) FROM rm_late), 0)" : "0");
+    buf_add(&sql, ", (SELECT count(*) FROM rm_late)");
     return buf_take(&sql);
 }
 
@@ -229,7 +229,7 @@ char *bulk_leave_sql(const struct task *task, const struct change *change, const
 
     buf_add(&sql, "WITH ");
     ledger_add_gate(&sql, ledger);
-    buf_add(&sql, ", late AS (");
+    buf_add(&sql, ", rm_late AS (");
     ledger_add_leave(&sql, ledger);
     buf_add(&sql, "SELECT $1::bigint, ");
     add_key(&sql, change);
@@ -247,7 +247,7 @@ char *bulk_retry_sql(const struct task *task, const struct change *change, const
 {
     struct buf sql = {0};
 
-    buf_add(&sql, "WITH target AS MATERIALIZED (SELECT ");
+    buf_add(&sql, "WITH rm_target AS MATERIALIZED (SELECT ");
     add_key(&sql, change);
     buf_add(&sql, " AS row_key FROM ");
     add_table(&sql, change);
@@ -258,25 +258,25 @@ char *bulk_retry_sql(const struct task *task, const struct change *change, const
                " AND EXISTS (SELECT 1 FROM ledger.leftover o JOIN ledger.run r ON r.id = o.run_id WHERE r.id = $1::bigint"
                " AND o.key = $2::text AND o.attempts = $3::integer AND r.attempt = $4::integer)"
                " FOR NO KEY UPDATE OF t SKIP LOCKED),"
-               " gone AS (DELETE FROM ledger.leftover o USING ledger.run r WHERE r.id = o.run_id AND o.run_id = $1::bigint"
+               " rm_gone AS (DELETE FROM ledger.leftover o USING ledger.run r WHERE r.id = o.run_id AND o.run_id = $1::bigint"
                " AND o.key = $2::text AND o.attempts = $3::integer AND r.attempt = $4::integer"
-               " AND (EXISTS (SELECT 1 FROM target) OR NOT EXISTS (SELECT 1 FROM ");
+               " AND (EXISTS (SELECT 1 FROM rm_target) OR NOT EXISTS (SELECT 1 FROM ");
     add_table(&sql, change);
     buf_add(&sql, " WHERE ");
     add_key(&sql, change);
-    buf_print(&sql, " = $6::%s)) RETURNING 1), change AS (", task->key.type);
+    buf_print(&sql, " = $6::%s)) RETURNING 1), rm_change AS (", task->key.type);
     add_update(&sql, change);
-    buf_add(&sql, " FROM target WHERE ");
+    buf_add(&sql, " FROM rm_target WHERE ");
     add_key(&sql, change);
-    buf_add(&sql, " = target.row_key AND EXISTS (SELECT 1 FROM gone)");
+    buf_add(&sql, " = rm_target.row_key AND EXISTS (SELECT 1 FROM rm_gone)");
     add_where(&sql, task);
     add_needs(&sql, change);
     buf_add(&sql, " RETURNING 1), ");
     ledger_sql(&sql, ledger,
-               "lane AS (UPDATE ledger.lane SET rows_done = rows_done + " CHANGED ", rows_skipped = rows_skipped + 1 - " CHANGED
-               " WHERE run_id = $1::bigint AND lane = $5::integer AND EXISTS (SELECT 1 FROM gone))"
+               "rm_lane AS (UPDATE ledger.lane SET rows_done = rows_done + " CHANGED ", rows_skipped = rows_skipped + 1 - " CHANGED
+               " WHERE run_id = $1::bigint AND lane = $5::integer AND EXISTS (SELECT 1 FROM rm_gone))"
                " UPDATE ledger.run SET rows_done = rows_done + " CHANGED ", rows_skipped = rows_skipped + 1 - " CHANGED
-               " WHERE id = $1::bigint AND EXISTS (SELECT 1 FROM gone) RETURNING 1");
+               " WHERE id = $1::bigint AND EXISTS (SELECT 1 FROM rm_gone) RETURNING 1");
     return buf_take(&sql);
 }
 

@@ -414,7 +414,7 @@ char *cancel_leave_sql(const struct task *task, const char *ledger)
 
     /* The lane's row is held, as in every write of a lane: whoever takes the run up waits until this is committed. */
     ledger_sql(&sql, ledger,
-               "WITH gate AS MATERIALIZED (SELECT 1 FROM ledger.lane WHERE run_id = $3::bigint AND lane = $4::integer"
+               "WITH rm_gate AS MATERIALIZED (SELECT 1 FROM ledger.lane WHERE run_id = $3::bigint AND lane = $4::integer"
                " AND attempt = $5::integer FOR NO KEY UPDATE) ");
     ledger_add_leave(&sql, ledger);
     buf_add(&sql, "SELECT $3::bigint, $2::text, $4::integer, $8::text, $10::text, $9::text,"
@@ -425,7 +425,7 @@ char *cancel_leave_sql(const struct task *task, const char *ledger)
     buf_print(&sql, " = $1::%s AND ", task->key.type);
     add_candidate(&sql, task, 6);
     ledger_sql(&sql, ledger,
-               " AND EXISTS (SELECT 1 FROM gate)"
+               " AND EXISTS (SELECT 1 FROM rm_gate)"
                " AND NOT EXISTS (SELECT 1 FROM ledger.leftover o JOIN ledger.run r ON r.id = o.run_id"
                " WHERE r.job_id = $11::integer AND r.state <> 'abandoned' AND o.key = $2::text)"
                " ON CONFLICT DO NOTHING RETURNING 1");

@@ -603,7 +603,7 @@ int ledger_next_attempt(const struct ledger *ledger, int job, usec_t *ret)
 void ledger_add_gate(struct buf *buf, const char *schema)
 {
     ledger_sql(buf, schema,
-               "gate AS MATERIALIZED (SELECT pg_current_wal_insert_lsn() AS began FROM ledger.lane WHERE run_id = $1::bigint AND lane = $2::integer"
+               "rm_gate AS MATERIALIZED (SELECT pg_current_wal_insert_lsn() AS began FROM ledger.lane WHERE run_id = $1::bigint AND lane = $2::integer"
                " AND attempt = $3::integer AND cursor IS NOT DISTINCT FROM $4::text FOR NO KEY UPDATE)");
 }
 
@@ -611,9 +611,9 @@ void ledger_add_move(struct buf *buf, const char *schema, const char *done, cons
 {
     AUTO_TEXT sql = mem_print("UPDATE ledger.lane SET cursor = $5::text, rows_done = rows_done + %s,"
                               " rows_skipped = rows_skipped + %s"
-                              " WHERE run_id = $1::bigint AND lane = $2::integer AND EXISTS (SELECT 1 FROM gate)"
+                              " WHERE run_id = $1::bigint AND lane = $2::integer AND EXISTS (SELECT 1 FROM rm_gate)"
                               " RETURNING rows_done, rows_skipped,"
-                              " (pg_current_wal_insert_lsn() - (SELECT began FROM gate))::bigint",
+                              " (pg_current_wal_insert_lsn() - (SELECT began FROM rm_gate))::bigint",
                               done, skipped);
 
     ledger_sql(buf, schema, sql);

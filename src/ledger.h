@@ -169,8 +169,9 @@ int ledger_next_attempt(const struct ledger *, int job, usec_t *ret);
 /* ---- Halves of an engine's statements ---- */
 
 /*
- * The gate: a CTE "gate" that locks the lane's row while its cursor is $4 and its attempt $3. Parameters: $1 run, $2
- * lane, $3 attempt, $4 cursor (text, NULL at the beginning).
+ * The gate: a CTE "rm_gate" that locks the lane's row while its cursor is $4 and its attempt $3. Parameters: $1 run, $2
+ * lane, $3 attempt, $4 cursor (text, NULL at the beginning). All CTEs of ours begin with rm_, so that none hides a table
+ * that a job's `where` reads.
  */
 void ledger_add_gate(struct buf *, const char *schema);
 

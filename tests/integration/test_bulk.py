@@ -408,6 +408,20 @@ def test_where(shop):
     expect(shop, expected)
 
 
+@pytest.mark.parametrize("table", ["change", "free", "gate", "gone", "late", "lane", "seen", "target", "todo"])
+def test_where_reads_the_shops_own_tables_whatever_their_names(shop, table):
+    """None of the parts of our statements hides one."""
+    shop.sql(f"CREATE TABLE shop.{table} AS SELECT id FROM shop.users WHERE id % 2 = 0")
+    shop.sql(f"GRANT SELECT ON shop.{table} TO roundsman")
+    configure(shop, where=f"id IN (SELECT id FROM {table})")
+    expected = shop.books()
+    expected.points = {key: old + 10 * (key % 2 == 0) for key, old in expected.points.items()}
+    with shop.hold("SELECT FROM shop.users WHERE id = 8 FOR NO KEY UPDATE"):
+        run(shop, 10)
+    run(shop)
+    expect(shop, expected)
+
+
 @pytest.mark.parametrize("where", ["grade = 'VIP'", "id IN (SELECT id FROM shop.special)"])
 def test_an_index_of_where_does_not_take_the_place_of_the_key(shop, where):
     """Its order would be that in which rows are locked."""
