@@ -333,14 +333,16 @@ static void take_error(struct lane *lane, enum piece piece)
 static void take_time(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = lane->state;
-    usec_t now = moment_monotonic();
+    usec_t now = moment_monotonic(), commit = now - state->executed, counted;
 
     work->last_batch_time = now - state->sent;
-    governor_committed(&work->governor, now - state->executed);
+    governor_committed(&work->governor, commit);
     work_rest(work, lane, work->last_batch_time, state->rows, state->bytes);
     state->batch.target = governor_batch_time(&work->governor);
+    /* A slow flush is not made quicker by fewer rows: it counts for half of the time at most, or batches shrank to one row. */
+    counted = commit < state->batch.target / 2 ? commit : state->batch.target / 2;
     if (state->piece != LEAVE && state->bad == 0)
-        batch_took(&state->batch, state->rows, work->last_batch_time);
+        batch_took(&state->batch, state->rows, state->executed - state->sent + counted);
 }
 
 static int answer(struct work *work, struct lane *lane, struct answer *answer)

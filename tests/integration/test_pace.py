@@ -82,6 +82,18 @@ def test_pace_is_followed_and_can_be_set(shop):
     assert result.status == 2 and 'pace must be "gentle", "normal" or "full", not "fast"' in result.err, result
 
 
+def test_a_slow_flush_is_no_reason_for_small_batches(shop):
+    """A commit alone takes twice the time that a batch should: fewer rows would not make it quicker."""
+    shop.sql("CREATE TABLE shop.commits (id bigint)")
+    shop.sql("CREATE FUNCTION shop.commits() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+             " $$ BEGIN INSERT INTO shop.commits VALUES (1); PERFORM pg_sleep(0.05); RETURN NULL; END $$")
+    shop.sql("CREATE CONSTRAINT TRIGGER commits AFTER UPDATE ON roundsman.lane DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+             " EXECUTE FUNCTION shop.commits()")
+    configure(shop, {"pace": "normal"})
+    assert shop.roundsman("--run-once", "points").status == 0
+    assert shop.value("SELECT count(*) FROM shop.commits") <= 20
+
+
 # ---- Time to spare ----
 
 def test_a_run_is_spread_over_the_time_it_has(shop):
