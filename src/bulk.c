@@ -11,7 +11,7 @@
 #include "sql.h"
 
 /* Statements of a lane, by the name under which they are prepared: one letter and whether there is a lower key. */
-enum piece { BOUNDS = 'b', CHANGE = 'c', CAREFUL = 's', LEAVE = 'l' };
+enum piece { BOUNDS = 'b', CHANGE = 'c', CAREFUL = 's', LEAVE = 'l', MIDDLE = 'm', PART = 'p' };
 
 /* Rows under which a second lane is not worth its connection. */
 #define FEW_ROWS 2000
@@ -138,6 +138,8 @@ static const char *lower_of(const struct lane *lane)
     return lane->at.cursor != NULL ? lane->at.cursor : lane->at.from;
 }
 
+static int prepare_sharing(const struct work *work, struct lane *lane);
+
 static int prepare(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = mem_alloc(sizeof(*state));
@@ -156,7 +158,7 @@ static int prepare(struct work *work, struct lane *lane)
             if (r < 0)
                 return r;
         }
-    return 0;
+    return prepare_sharing(work, lane);
 }
 
 static void release(struct lane *lane)
@@ -329,6 +331,88 @@ static void take_error(struct lane *lane, enum piece piece)
     memcpy(state->sqlstate, error->sqlstate, sizeof(state->sqlstate));
 }
 
+/* ---- Parting a lane ---- */
+
+static double sample_percent(const struct task *task)
+{
+    return task->rows > SAMPLE_ROWS ? 100.0 * SAMPLE_ROWS / (double)task->rows : 100;
+}
+
+static int prepare_sharing(const struct work *work, struct lane *lane)
+{
+    struct change change = bulk_walk(work->task, 0);
+    AUTO_TEXT middle = bulk_middle_sql(work->task, &change, sample_percent(work->task));
+    AUTO_BUF part = {0};
+    int r = db_prepare(lane->db, "m1", middle);
+
+    bulk_change_free(&change);
+    ledger_add_part(&part, work->ledger);
+    return r < 0 ? r : db_prepare(lane->db, "p1", part.text);
+}
+
+static int send_sharing(struct lane *idle, enum piece piece, const char *const *values, size_t count)
+{
+    struct bulk_lane *state = idle->state;
+    int r = db_send(idle->db, (char[]){(char)piece, '1', '\0'}, count, values, (int)piece);
+
+    if (r == 0)
+        r = db_end(idle->db, (int)piece);
+    state->ends++;
+    idle->busy = true;
+    return r;
+}
+
+static int find_middle(struct work *work, struct lane *idle, const struct lane *lane)
+{
+    (void)work;
+    idle->sharing = SHARING_ASKED;
+    return send_sharing(idle, MIDDLE, (const char *[]){lane->at.to, lane->at.cursor}, 2);
+}
+
+static int part(struct work *work, struct lane *idle, const struct lane *lane)
+{
+    char number[16];
+
+    snprintf(number, sizeof(number), "%zu", work->lane_count);
+    idle->sharing = SHARING_PARTING;
+    return send_sharing(
+        idle, PART,
+        (const char *[]){work->run, lane->number, work->attempt, lane->at.cursor, lane->at.to, idle->middle, number}, 7);
+}
+
+/* Answers to the two above. */
+static int answer_sharing(struct work *work, struct lane *idle, struct answer *answer)
+{
+    struct bulk_lane *state = idle->state;
+
+    if (answer->kind == ANSWER_ERROR) {
+        const struct db_error *error = db_error(idle->db);
+
+        return work_fail(work, mem_print("%s (SQLSTATE %s)", error->message, error->sqlstate));
+    }
+    if (answer->kind == ANSWER_ROWS && answer->tag == MIDDLE) {
+        set_text(&idle->middle, mem_copy(rows_text(answer->rows, 0, 0)));
+        idle->middle_rows = (int64_t)((double)rows_integer(answer->rows, 0, 1) * 100 / sample_percent(work->task));
+    } else if (answer->kind == ANSWER_ROWS && rows_count(answer->rows) == 0) {
+        work->end = WORK_FENCED;
+    } else if (answer->kind == ANSWER_END) {
+        idle->busy = --state->ends > 0;
+        idle->sharing = answer->tag == MIDDLE ? SHARING_TOLD : SHARING_PARTED;
+    }
+    rows_free(answer->rows);
+    return 0;
+}
+
+static void shorten(struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+
+    set_text(&state->upper, NULL);
+    set_text(&state->next_upper, NULL);
+}
+
+/* ---- Answers ---- */
+
 /* A batch is committed: what its time says of the next ones. */
 static void take_time(struct work *work, struct lane *lane)
 {
@@ -350,6 +434,8 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
     struct bulk_lane *state = lane->state;
     bool bounds = answer->tag == BOUNDS;
 
+    if (answer->tag == MIDDLE || answer->tag == PART)
+        return answer_sharing(work, lane, answer);
     switch (answer->kind) {
     case ANSWER_ROWS:
         if (bounds) {
@@ -386,34 +472,6 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
     }
     rows_free(answer->rows);
     return 0;
-}
-
-/* ---- Parting a lane ---- */
-
-static int middle(struct work *work, struct db *db, const struct lane *lane, char **ret_key, int64_t *ret_rows)
-{
-    const struct task *task = work->task;
-    double percent = task->rows > SAMPLE_ROWS ? 100.0 * SAMPLE_ROWS / (double)task->rows : 100;
-    struct change change = bulk_walk(task, 0);
-    const char *lower = lower_of(lane);
-    AUTO_TEXT sql = bulk_middle_sql(task, &change, percent, lower != NULL);
-    AUTO_ROWS rows = NULL;
-    int r = db_query(db, sql, lower != NULL ? 2 : 1, (const char *[]){lane->at.to, lower}, &rows);
-
-    bulk_change_free(&change);
-    if (r < 0)
-        return r;
-    *ret_key = mem_copy(rows_text(rows, 0, 0));
-    *ret_rows = (int64_t)((double)rows_integer(rows, 0, 1) * 100 / percent);
-    return 0;
-}
-
-static void shorten(struct lane *lane)
-{
-    struct bulk_lane *state = lane->state;
-
-    set_text(&state->upper, NULL);
-    set_text(&state->next_upper, NULL);
 }
 
 /* ---- Leftovers, preview ---- */
@@ -474,7 +532,8 @@ const struct engine bulk_engine = {
     .send = send_next,
     .answer = answer,
     .release = release,
-    .middle = middle,
+    .find_middle = find_middle,
+    .part = part,
     .shorten = shorten,
     .retry = retry,
     .preview = preview,

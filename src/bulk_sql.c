@@ -134,7 +134,7 @@ char *bulk_bounds_sql(const struct task *task, const struct change *change, bool
     return buf_take(&sql);
 }
 
-char *bulk_middle_sql(const struct task *task, const struct change *change, double percent, bool lower)
+char *bulk_middle_sql(const struct task *task, const struct change *change, double percent)
 {
     struct buf sql = {0};
 
@@ -144,12 +144,9 @@ char *bulk_middle_sql(const struct task *task, const struct change *change, doub
     add_table(&sql, change);
     buf_print(&sql, " TABLESAMPLE SYSTEM (%.4f) WHERE ", percent);
     add_key(&sql, change);
-    buf_print(&sql, " < $1::%s", task->key.type);
-    if (lower) {
-        buf_add(&sql, " AND ");
-        add_key(&sql, change);
-        buf_print(&sql, " > $2::%s", task->key.type);
-    }
+    buf_print(&sql, " < $1::%s AND ", task->key.type);
+    add_key(&sql, change);
+    buf_print(&sql, " > $2::%s", task->key.type);
     return buf_take(&sql);
 }
 

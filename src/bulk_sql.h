@@ -29,7 +29,7 @@ void bulk_change_free(struct change *);
 /* SQL texts; the caller frees them. `change` is the one made with the statement's number of fixed parameters. */
 char *bulk_bounds_sql(const struct task *, const struct change *, bool lower);
 /* $1 range's end, $2 its beginning: a key in the middle of a sample of `percent` of the table, and how many rows it had. */
-char *bulk_middle_sql(const struct task *, const struct change *, double percent, bool lower);
+char *bulk_middle_sql(const struct task *, const struct change *, double percent);
 char *bulk_change_sql(const struct task *, const struct change *, const char *ledger, bool lower);
 char *bulk_careful_sql(const struct task *, const struct change *, const char *ledger, bool lower);
 char *bulk_leave_sql(const struct task *, const struct change *, const char *ledger, bool lower);

@@ -65,9 +65,12 @@ static int patience(const struct work *work)
 {
     usec_t now = moment_monotonic(), wait = PROGRESS_EVERY;
 
-    for (size_t i = 0; i < work->lane_count; i++)
-        if (work->held == NULL && !work->lanes[i].busy && !work->lanes[i].finished && work->lanes[i].rests_until - now < wait)
-            wait = work->lanes[i].rests_until - now;
+    for (size_t i = 0; i < work->lane_count && work->held == NULL; i++) {
+        const struct lane *lane = &work->lanes[i];
+
+        if (!lane->busy && !lane->finished && !lane->yields && lane->rests_until - now < wait)
+            wait = lane->rests_until - now;
+    }
     return wait <= 0 ? 0 : (int)((wait + USEC_PER_MSEC - 1) / USEC_PER_MSEC);
 }
 
@@ -114,65 +117,76 @@ static struct lane *idle_lane(const struct work *work)
     return NULL;
 }
 
+/* A lane that may be worth parting: lanes began as equal shares, so that the first that is left is as good as any. */
+static struct lane *slow_lane(const struct work *work)
+{
+    for (size_t i = 0; i < work->lane_count; i++)
+        if (!work->lanes[i].finished && !work->lanes[i].small && work->lanes[i].at.cursor != NULL)
+            return &work->lanes[i];
+    return NULL;
+}
+
 /* The session of an idle lane goes on with the rest of another one. */
-static void hand_over(struct work *work, struct lane *idle, struct lane *lane, char *key)
+static void hand_over(struct work *work, struct lane *idle, struct lane *lane)
 {
     struct lane *rest = &work->lanes[work->lane_count];
 
     *rest = (struct lane){
-        .at = {.lane = (int)work->lane_count, .from = mem_copy(key), .to = lane->at.to},
+        .at = {.lane = (int)work->lane_count, .from = mem_copy(idle->middle), .to = lane->at.to},
         .db = idle->db,
         .state = idle->state,
     };
     snprintf(rest->number, sizeof(rest->number), "%zu", work->lane_count);
-    idle->db = NULL;
-    idle->state = NULL;
-    lane->at.to = key;
+    lane->at.to = idle->middle;
+    lane->yields = false;
     work->task->kind->engine->shorten(lane);
     work->lane_count++;
+    idle->db = NULL;
+    idle->state = NULL;
+    idle->middle = NULL;
 }
 
-/* Parts a lane that has nothing in flight, when enough is left of it. */
-static void part(struct work *work, struct lane *idle, struct lane *lane, const struct lanes_options *options)
+/* One step of it, whenever the one before is answered. The slow lane rests meanwhile, so that its cursor stands still. */
+static int share(struct work *work)
 {
-    char *key = NULL;
-    int64_t rows = 0;
-    int r = work->task->kind->engine->middle(work, options->control, lane, &key, &rows);
+    const struct engine *engine = work->task->kind->engine;
+    struct lane *idle = idle_lane(work);
+    struct lane *lane = idle != NULL && idle->sharing != SHARING_NOTHING ? &work->lanes[idle->sharing_with] : slow_lane(work);
 
-    lane->yields = false;
-    if (r == 0 && key != NULL && rows >= FEW_ROWS) {
-        r = options->part(work, lane, key, options->argument);
-        if (r == 0) {
-            hand_over(work, idle, lane, key);
-            return;
-        }
+    if (idle == NULL || lane == NULL || engine->part == NULL || idle->busy)
+        return 0;
+    switch (idle->sharing) {
+    case SHARING_NOTHING:
+        if (work->lane_count == work->lane_room)
+            return 0;
+        lane->yields = true;
+        idle->sharing_with = (size_t)(lane - work->lanes);
+        return lane->busy ? 0 : engine->find_middle(work, idle, lane);
+    case SHARING_TOLD:
+        if (idle->middle != NULL && idle->middle_rows >= FEW_ROWS)
+            return engine->part(work, idle, lane);
+        lane->small = true;
+        lane->yields = false;
+        idle->sharing = SHARING_NOTHING;
+        return 0;
+    case SHARING_PARTED:
+        idle->sharing = SHARING_NOTHING;
+        hand_over(work, idle, lane);
+        return 0;
+    default:
+        return 0;
     }
-    lane->small = true;
-    free(key);
-    if (r == -ESTALE)
-        work->end = WORK_FENCED;
-    else if (r == -EIO)
-        lost(work, options->control);
-    else if (r < 0)
-        work_fail(work, mem_copy(db_error(options->control)->message));
 }
 
-static void share(struct work *work, const struct lanes_options *options)
+/* Lets what was begun come to its end, and begins nothing while the run stops or holds back. */
+static void share_out(struct work *work, bool stopping)
 {
     struct lane *idle = idle_lane(work);
 
-    if (idle == NULL || work->task->kind->engine->middle == NULL || work->lane_count == work->lane_room)
+    if (work->end != WORK_GOES_ON || idle == NULL || ((stopping || work->held != NULL) && idle->sharing == SHARING_NOTHING))
         return;
-    for (size_t i = 0; i < work->lane_count; i++) {
-        struct lane *lane = &work->lanes[i];
-
-        if (lane->finished || lane->small)
-            continue;
-        lane->yields = lane->busy;
-        if (!lane->busy)
-            part(work, idle, lane, options);
-        return; /* one at a time: the first that is left is as good as any, since lanes were equal shares */
-    }
+    if (share(work) < 0 || (idle->db != NULL && db_push(idle->db) < 0))
+        lost(work, idle->db);
 }
 
 static void drive(struct work *work, const struct lanes_options *options)
@@ -185,8 +199,7 @@ static void drive(struct work *work, const struct lanes_options *options)
 
         if (options->watch(work, options->argument) < 0)
             lost(work, options->control);
-        if (!stopping && work->end == WORK_GOES_ON && work->held == NULL)
-            share(work, options);
+        share_out(work, stopping);
         send_all(work, stopping);
         if (work->end != WORK_GOES_ON || !goes_on(work, stopping))
             break;
@@ -212,6 +225,8 @@ void lanes_run(struct work *work, const struct lanes_options *options)
         drive(work, options);
     for (size_t i = 0; i < work->lane_count; i++) {
         work->task->kind->engine->release(&work->lanes[i]);
+        free(work->lanes[i].middle);
+        work->lanes[i].middle = NULL;
         db_close(work->lanes[i].db);
         work->lanes[i].db = NULL;
     }

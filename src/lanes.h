@@ -15,8 +15,6 @@ struct lanes_options {
     struct db *control;                 /* holds the job's lock: when it dies, the lanes stop */
     const volatile sig_atomic_t *stop;  /* true: let what was sent commit, and send nothing new */
     int (*watch)(struct work *, void *argument); /* often: may set work->held. 0, or -EIO: the control session is dead */
-    /* A lane is to be parted at a key, the rest being lane number work->lane_count. As ledger_part_lane(). */
-    int (*part)(struct work *, const struct lane *, const char *key, void *argument);
     void (*progress)(const struct work *, void *argument); /* at most four times a second */
     void *argument;
 };

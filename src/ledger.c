@@ -419,18 +419,6 @@ int ledger_lanes(const struct ledger *ledger, int64_t run, struct ledger_lane **
     return 0;
 }
 
-int ledger_part_lane(const struct ledger *ledger, int64_t run, int attempt, const struct ledger_lane *lane,
-                     const char *middle, int new_lane)
-{
-    return WRITE(ledger,
-                 "WITH parted AS ("
-                 " UPDATE ledger.lane SET range_to = $6 WHERE run_id = $1::bigint AND lane = $2::integer"
-                 " AND attempt = $3::integer AND cursor IS NOT DISTINCT FROM $4 AND range_to = $5 RETURNING run_id, attempt)"
-                 " INSERT INTO ledger.lane (run_id, lane, attempt, range_from, range_to)"
-                 " SELECT run_id, $7::integer, attempt, $6, $5 FROM parted RETURNING 1",
-                 NUMBER(run), NUMBER(lane->lane), NUMBER(attempt), lane->cursor, lane->to, middle, NUMBER(new_lane));
-}
-
 int ledger_params(const struct ledger *ledger, int64_t run, struct rows **ret)
 {
     return ASK(ledger, ret,
@@ -617,6 +605,16 @@ void ledger_add_move(struct buf *buf, const char *schema, const char *done, cons
                               done, skipped);
 
     ledger_sql(buf, schema, sql);
+}
+
+void ledger_add_part(struct buf *buf, const char *schema)
+{
+    ledger_sql(buf, schema,
+               "WITH parted AS ("
+               " UPDATE ledger.lane SET range_to = $6::text WHERE run_id = $1::bigint AND lane = $2::integer"
+               " AND attempt = $3::integer AND cursor = $4::text AND range_to = $5::text RETURNING run_id, attempt)"
+               " INSERT INTO ledger.lane (run_id, lane, attempt, range_from, range_to)"
+               " SELECT run_id, $7::integer, attempt, $6::text, $5::text FROM parted RETURNING 1");
 }
 
 void ledger_add_leave(struct buf *buf, const char *schema)

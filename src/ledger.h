@@ -118,13 +118,6 @@ struct ledger_lane {
 void ledger_lane_free(struct ledger_lane *);
 int ledger_lanes(const struct ledger *, int64_t run, struct ledger_lane **ret, size_t *ret_count);
 
-/*
- * Parts a lane at key `middle`: it ends there, and lane number `new_lane` begins there and has the rest. Gated on the lane's
- * cursor (NULL: none yet) and end, and on the attempt.
- */
-int ledger_part_lane(const struct ledger *, int64_t run, int attempt, const struct ledger_lane *, const char *middle,
-                     int new_lane);
-
 /* The frozen parameters, flattened: rows of (path, element number or NULL, text), ordered. */
 int ledger_params(const struct ledger *, int64_t run, struct rows **ret);
 
@@ -181,6 +174,12 @@ void ledger_add_gate(struct buf *, const char *schema);
  * server wrote meanwhile) or none when the gate was shut.
  */
 void ledger_add_move(struct buf *, const char *schema, const char *done, const char *skipped);
+
+/*
+ * Parts a lane: it ends at $6 now, and lane number $7 begins there and has the rest. Parameters: $1 run, $2 lane, $3 attempt,
+ * $4 cursor (text), $5 the lane's end. Returns a row, or none when one of these was not so.
+ */
+void ledger_add_part(struct buf *, const char *schema);
 
 /* "INSERT INTO leftover (…) ", to be followed by a SELECT of (run, key, lane, reason, error, sqlstate, next_attempt). */
 void ledger_add_leave(struct buf *, const char *schema);

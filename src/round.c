@@ -62,17 +62,6 @@ static int on_watch(struct work *work, void *argument)
     return r;
 }
 
-/* The ledger's half of parting a lane. */
-static int on_part(struct work *work, const struct lane *lane, const char *key, void *argument)
-{
-    struct round *round = argument;
-    int r = ledger_part_lane(&round->books->ledger, round->id, round->attempt, &lane->at, key, (int)work->lane_count);
-
-    if (r == 0)
-        log_say(LOG_DEBUG, "lane %d is parted at %s; lane %zu takes the rest", lane->at.lane, key, work->lane_count);
-    return r;
-}
-
 static void on_progress(const struct work *work, void *argument)
 {
     (void)work;
@@ -183,7 +172,6 @@ static int drive(struct round *round)
         .control = books->db,
         .stop = &child_stop,
         .watch = on_watch,
-        .part = on_part,
         .progress = on_progress,
         .argument = round,
     };

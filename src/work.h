@@ -56,6 +56,16 @@ struct lane {
     usec_t rests_until; /* monotonic: nothing is sent before */
     bool yields;        /* it is to be parted as soon as nothing is in flight */
     bool small;         /* what is left of it is not worth parting */
+    enum sharing {      /* an idle lane's part in taking over the rest of lane number `sharing_with` */
+        SHARING_NOTHING,
+        SHARING_ASKED,  /* for a key in the middle */
+        SHARING_TOLD,
+        SHARING_PARTING,
+        SHARING_PARTED,
+    } sharing;
+    size_t sharing_with;
+    char *middle;        /* NULL: nothing is between */
+    int64_t middle_rows; /* about how many rows are left there */
 };
 
 enum retried { RETRIED_SETTLED, RETRIED_AGAIN };
@@ -91,10 +101,13 @@ struct engine {
     void (*release)(struct lane *);
 
     /*
-     * A key that parts what is left of a lane about in halves, and about how many rows are left; NULL when it cannot be told.
-     * Synchronous, on the control session. Returns as db_query(). The engine itself may be without it (NULL).
+     * On the session of an idle lane, about another one that has nothing in flight and a cursor: asks for a key in the middle
+     * of what is left of it (the answer fills idle->middle and middle_rows), and parts it there in the ledger, the rest being
+     * lane number work->lane_count. Both are queued, as by send; idle->sharing tells how far it is. Returns 0 or -EIO. An
+     * engine may be without them (NULL).
      */
-    int (*middle)(struct work *, struct db *, const struct lane *, char **ret_key, int64_t *ret_rows);
+    int (*find_middle)(struct work *, struct lane *idle, const struct lane *);
+    int (*part)(struct work *, struct lane *idle, const struct lane *);
 
     /* The lane, which has nothing in flight, ends at another key now: forget what was planned beyond it. */
     void (*shorten)(struct lane *);
