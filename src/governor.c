@@ -11,7 +11,7 @@
 #define FORGETTING 0.002               /* what a congested step adds to it: what lasts for minutes is how the server is */
 #define CUT 0.7                        /* what congestion leaves of the share */
 #define GROWTH 1.05                    /* what a calm step makes of it */
-#define SHORTEST_SHARE 0.25            /* batches get shorter down to this part of batch_time; then lanes rest */
+#define SHORTEST_SHARE 0.25            /* at the least share, batches last for this part of what they do at the largest */
 #define BLOCKED_CUT 0.5
 #define LONGEST_REST (5.0 * USEC_PER_SEC) /* where no time is to spare */
 
@@ -22,7 +22,7 @@ static const struct {
     double batch;          /* part of batch_time */
 } paces[] = {
     [PACE_GENTLE] = {.multiple = 2, .most = 0.15, .least = 0.05, .batch = 0.2},
-    [PACE_NORMAL] = {.multiple = 4, .most = 0.6, .least = 0.1, .batch = 0.5},
+    [PACE_NORMAL] = {.multiple = 4, .most = 0.7, .least = 0.3, .batch = 0.5},
     [PACE_FULL] = {.multiple = 0, .most = 1, .least = 1, .batch = 1},
 };
 
@@ -93,7 +93,9 @@ void governor_blocked(struct governor *governor, usec_t now)
 
 usec_t governor_batch_time(const struct governor *governor)
 {
-    double shrunk = clamp(governor->share / paces[governor->pace].most, SHORTEST_SHARE, 1);
+    double most = paces[governor->pace].most, least = paces[governor->pace].least;
+    double above = most > least ? (governor->share - least) / (most - least) : 1;
+    double shrunk = SHORTEST_SHARE + (1 - SHORTEST_SHARE) * above;
     usec_t time = (usec_t)((double)governor->batch_time * paces[governor->pace].batch * shrunk);
 
     return time > USEC_PER_MSEC ? time : USEC_PER_MSEC;

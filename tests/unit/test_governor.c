@@ -18,8 +18,8 @@
 
 static const enum pace all_paces[] = {PACE_GENTLE, PACE_NORMAL, PACE_FULL};
 #define PACES (sizeof(all_paces) / sizeof(*all_paces))
-static const double most[] = {[PACE_GENTLE] = 0.15, [PACE_NORMAL] = 0.6, [PACE_FULL] = 1};
-static const double least[] = {[PACE_GENTLE] = 0.05, [PACE_NORMAL] = 0.1, [PACE_FULL] = 1};
+static const double most[] = {[PACE_GENTLE] = 0.15, [PACE_NORMAL] = 0.7, [PACE_FULL] = 1};
+static const double least[] = {[PACE_GENTLE] = 0.05, [PACE_NORMAL] = 0.3, [PACE_FULL] = 1};
 
 /* A lane of a run whose batches last as long as they may. */
 struct run {
@@ -212,8 +212,8 @@ static void test_congestion_of_our_own(void **state)
         commit(&run, UNLOADED);
     run.sum = run.count = 0;
     for (int i = 0; i < 3000; i++)
-        commit(&run, run.governor.share > 0.3 ? 8 * UNLOADED : UNLOADED);
-    if (run.sum / run.count < 0.2 || run.sum / run.count > 0.4)
+        commit(&run, run.governor.share > 0.5 ? 8 * UNLOADED : UNLOADED);
+    if (run.sum / run.count < 0.4 || run.sum / run.count > 0.6)
         fail_msg("a mean share of %.3f", run.sum / run.count);
 }
 
@@ -223,7 +223,7 @@ static void test_blocked(void **state)
 
     (void)state;
     governor_blocked(&run.governor, run.now);
-    assert_true(run.governor.share == 0.3);
+    assert_true(run.governor.share == 0.35);
     for (int i = 0; i < 10; i++)
         governor_blocked(&run.governor, run.now);
     assert_true(run.governor.share == least[PACE_NORMAL]);
@@ -252,7 +252,7 @@ static void test_rests(void **state)
     assert_in_range(rest_after(&governor, 3 * MS, 0, 0), 17 * MS - 1, 17 * MS);
     governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
     assert_int_equal(governor_batch_time(&governor), 12500);
-    assert_in_range(rest_after(&governor, 3 * MS, 0, 0), 2 * MS - 1, 2 * MS);
+    assert_in_range(rest_after(&governor, 7 * MS, 0, 0), 3 * MS - 1, 3 * MS);
     assert_in_range(rest_after(&governor, 0, 0, 0), 0, 1);
     assert_int_equal(rest_after(&governor, USEC_PER_DAY, 0, 0), 5 * USEC_PER_SEC);
     assert_int_equal(rest_after(&governor, INT64_MAX, INT64_MAX, 0), 5 * USEC_PER_SEC);
@@ -268,15 +268,15 @@ static void test_rests_by_wal(void **state)
 
     (void)state;
     for (int i = 0; i < 20; i++)
-        usual = rest_after(&governor, 12 * MS, 1000000, 0);
-    assert_in_range(usual, 8 * MS - 1, 8 * MS);
-    more = rest_after(&governor, 12 * MS, 3000000, 0);
+        usual = rest_after(&governor, 14 * MS, 1000000, 0);
+    assert_in_range(usual, 6 * MS - 1, 6 * MS);
+    more = rest_after(&governor, 14 * MS, 3000000, 0);
     assert_in_range(more, usual * 2, usual * 3);
     for (int i = 0; i < 50; i++)
-        again = rest_after(&governor, 12 * MS, 3000000, 0); /* it is what is usual now */
+        again = rest_after(&governor, 14 * MS, 3000000, 0); /* it is what is usual now */
     assert_in_range(again, usual - 1, usual + 1);
-    assert_in_range(rest_after(&governor, 12 * MS, 1000000, 0), usual / 4, usual / 2);
-    assert_in_range(rest_after(&governor, 12 * MS, INT64_MAX, 0), usual, 4 * usual);
+    assert_in_range(rest_after(&governor, 14 * MS, 1000000, 0), usual / 4, usual / 2);
+    assert_in_range(rest_after(&governor, 14 * MS, INT64_MAX, 0), usual, 4 * usual);
 }
 
 /* ---- A run that has time ---- */
