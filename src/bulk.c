@@ -70,9 +70,15 @@ static int read_extent(struct db *db, struct task *task, const struct change *ch
     return 0;
 }
 
+/* Of the table, so that a sample has about SAMPLE_ROWS rows. */
+static double sample_percent(const struct task *task)
+{
+    return task->rows > SAMPLE_ROWS ? 100.0 * SAMPLE_ROWS / (double)task->rows : 100;
+}
+
 /* Keys that part the rows of a sample into `lanes` equal shares. Any keys are correct; these balance. */
-static int sample(struct db *db, const struct task *task, const struct change *change, const char *last, int64_t size,
-                  int lanes, struct rows **ret)
+static int sample(struct db *db, const struct task *task, const struct change *change, const char *last, int lanes,
+                  struct rows **ret)
 {
     AUTO_BUF sql = {0}, shares = {0};
 
@@ -84,7 +90,7 @@ static int sample(struct db *db, const struct task *task, const struct change *c
     buf_add(&sql, ") FROM ");
     sql_quote_name(&sql, change->table);
     buf_print(&sql, " AS t TABLESAMPLE SYSTEM (%.4f))) AS u(part) WHERE part < $2::%s ORDER BY 1",
-              size <= SAMPLE_ROWS ? 100.0 : 100.0 * SAMPLE_ROWS / (double)size, task->key.type);
+              sample_percent(task), task->key.type);
     return db_query(db, sql.text, 2, (const char *[]){shares.text, last}, ret);
 }
 
@@ -97,7 +103,7 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
     int r = read_extent(db, task, &change, &last);
 
     if (r == 0 && last != NULL && lanes > 1 && task->rows >= FEW_ROWS && task->only == NULL)
-        r = sample(db, task, &change, last, task->rows, lanes, &parts);
+        r = sample(db, task, &change, last, lanes, &parts);
     bulk_change_free(&change);
     if (r < 0)
         return r;
@@ -138,7 +144,17 @@ static const char *lower_of(const struct lane *lane)
     return lane->at.cursor != NULL ? lane->at.cursor : lane->at.from;
 }
 
-static int prepare_sharing(const struct work *work, struct lane *lane);
+static int prepare_sharing(const struct work *work, struct lane *lane)
+{
+    struct change change = bulk_walk(work->task, 0);
+    AUTO_TEXT middle = bulk_middle_sql(work->task, &change, sample_percent(work->task));
+    AUTO_BUF part = {0};
+    int r = db_prepare(lane->db, "m1", middle);
+
+    bulk_change_free(&change);
+    ledger_add_part(&part, work->ledger);
+    return r < 0 ? r : db_prepare(lane->db, "p1", part.text);
+}
 
 static int prepare(struct work *work, struct lane *lane)
 {
@@ -158,7 +174,7 @@ static int prepare(struct work *work, struct lane *lane)
             if (r < 0)
                 return r;
         }
-    return prepare_sharing(work, lane);
+    return work->lane_count > 1 ? prepare_sharing(work, lane) : 0; /* a lane that is alone has nobody to share with */
 }
 
 static void release(struct lane *lane)
@@ -247,12 +263,6 @@ static int send_next(struct work *work, struct lane *lane, bool stopping)
     return r;
 }
 
-static void set_text(char **text, char *value)
-{
-    free(*text);
-    *text = value;
-}
-
 /* The batch is in: the cursor is at its end. */
 static void advance(struct lane *lane)
 {
@@ -264,7 +274,7 @@ static void advance(struct lane *lane)
     if (state->careful > 0)
         state->careful--;
     state->piece = state->careful > 0 ? CAREFUL : CHANGE;
-    set_text(&lane->at.cursor, state->upper);
+    mem_replace(&lane->at.cursor, state->upper);
     state->upper = NULL;
     lane->finished = strcmp(lane->at.cursor, lane->at.to) == 0;
     if (state->next_upper != NULL) {
@@ -279,11 +289,11 @@ static void reconsider(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = lane->state;
 
-    set_text(&state->next_upper, NULL); /* it began where this batch should have ended */
+    mem_replace(&state->next_upper, NULL); /* it began where this batch should have ended */
     if (state->failure == FAILURE_FENCED) {
         work->end = WORK_FENCED;
     } else if (state->failure == FAILURE_RUN || state->piece == LEAVE) {
-        work_fail(work, mem_print("%s (SQLSTATE %s)", state->error, state->sqlstate));
+        work_fail_statement(work, state->error, state->sqlstate);
     } else if (state->failure == FAILURE_LOCKED && state->piece == CHANGE) {
         state->piece = CAREFUL;
         state->careful = CAREFUL_BATCHES;
@@ -291,7 +301,7 @@ static void reconsider(struct work *work, struct lane *lane)
         if (state->bad == 0 && state->batch.size > SMALLEST_CUT)
             state->batch.size /= 2;
         state->bad = state->rows;
-        set_text(&state->upper, NULL);
+        mem_replace(&state->upper, NULL);
     } else {
         state->piece = LEAVE;
         state->doubt = state->maybe_all;
@@ -327,28 +337,11 @@ static void take_error(struct lane *lane, enum piece piece)
     state->maybe_all = (piece == CHANGE || piece == CAREFUL) && state->failure == FAILURE_RUN && error->inside;
     if (state->maybe_all && !state->doubt)
         state->failure = FAILURE_ROW;
-    set_text(&state->error, mem_copy(error->message));
+    mem_replace(&state->error, mem_copy(error->message));
     memcpy(state->sqlstate, error->sqlstate, sizeof(state->sqlstate));
 }
 
 /* ---- Parting a lane ---- */
-
-static double sample_percent(const struct task *task)
-{
-    return task->rows > SAMPLE_ROWS ? 100.0 * SAMPLE_ROWS / (double)task->rows : 100;
-}
-
-static int prepare_sharing(const struct work *work, struct lane *lane)
-{
-    struct change change = bulk_walk(work->task, 0);
-    AUTO_TEXT middle = bulk_middle_sql(work->task, &change, sample_percent(work->task));
-    AUTO_BUF part = {0};
-    int r = db_prepare(lane->db, "m1", middle);
-
-    bulk_change_free(&change);
-    ledger_add_part(&part, work->ledger);
-    return r < 0 ? r : db_prepare(lane->db, "p1", part.text);
-}
 
 static int send_sharing(struct lane *idle, enum piece piece, const char *const *values, size_t count)
 {
@@ -388,10 +381,10 @@ static int answer_sharing(struct work *work, struct lane *idle, struct answer *a
     if (answer->kind == ANSWER_ERROR) {
         const struct db_error *error = db_error(idle->db);
 
-        return work_fail(work, mem_print("%s (SQLSTATE %s)", error->message, error->sqlstate));
+        return work_fail_statement(work, error->message, error->sqlstate);
     }
     if (answer->kind == ANSWER_ROWS && answer->tag == MIDDLE) {
-        set_text(&idle->middle, mem_copy(rows_text(answer->rows, 0, 0)));
+        mem_replace(&idle->middle, mem_copy(rows_text(answer->rows, 0, 0)));
         idle->middle_rows = (int64_t)((double)rows_integer(answer->rows, 0, 1) * 100 / sample_percent(work->task));
     } else if (answer->kind == ANSWER_ROWS && rows_count(answer->rows) == 0) {
         work->end = WORK_FENCED;
@@ -407,8 +400,8 @@ static void shorten(struct lane *lane)
 {
     struct bulk_lane *state = lane->state;
 
-    set_text(&state->upper, NULL);
-    set_text(&state->next_upper, NULL);
+    mem_replace(&state->upper, NULL);
+    mem_replace(&state->next_upper, NULL);
 }
 
 /* ---- Answers ---- */
@@ -441,7 +434,7 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
         if (bounds) {
             const char *key = rows_count(answer->rows) > 0 ? rows_text(answer->rows, 0, 0) : lane->at.to;
 
-            set_text(&state->next_upper, mem_copy(key));
+            mem_replace(&state->next_upper, mem_copy(key));
         } else if (rows_count(answer->rows) > 0) {
             state->moved = true;
             state->executed = moment_monotonic();
@@ -457,7 +450,7 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
         if (!state->failed)
             take_error(lane, (enum piece)answer->tag);
         if (bounds && state->upper == NULL)
-            return work_fail(work, mem_print("%s (SQLSTATE %s)", state->error, state->sqlstate));
+            return work_fail_statement(work, state->error, state->sqlstate);
         break;
     case ANSWER_SKIPPED:
         break;

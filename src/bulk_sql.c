@@ -118,6 +118,17 @@ static void add_update(struct buf *sql, const struct change *change)
 #define GATE_IS_OPEN " AND EXISTS (SELECT 1 FROM rm_gate)"
 #define CHANGED "(SELECT count(*) FROM rm_change)"
 
+/* The rows of the range, whether they need the change or not: those that it does not touch are counted as skipped. */
+static void add_seen(struct buf *sql, const struct task *task, const struct change *change, bool lower)
+{
+    buf_add(sql, ", rm_seen AS (SELECT count(*) AS rows FROM ");
+    add_table(sql, change);
+    buf_add(sql, " WHERE ");
+    add_range(sql, task, change, 6, lower);
+    add_where(sql, task);
+    buf_add(sql, GATE_IS_OPEN ")");
+}
+
 char *bulk_bounds_sql(const struct task *task, const struct change *change, bool lower)
 {
     struct buf sql = {0};
@@ -164,14 +175,8 @@ char *bulk_change_sql(const struct task *task, const struct change *change, cons
     add_where(&sql, task);
     add_needs(&sql, change);
     buf_add(&sql, GATE_IS_OPEN " RETURNING 1)");
-    if (counts) {
-        buf_add(&sql, ", rm_seen AS (SELECT count(*) AS rows FROM ");
-        add_table(&sql, change);
-        buf_add(&sql, " WHERE ");
-        add_range(&sql, task, change, 6, lower);
-        add_where(&sql, task);
-        buf_add(&sql, GATE_IS_OPEN ")");
-    }
+    if (counts)
+        add_seen(&sql, task, change, lower);
     buf_add(&sql, " ");
     ledger_add_move(&sql, ledger, CHANGED, counts ? "greatest((SELECT rows FROM rm_seen) - " CHANGED ", 0)" : "0");
     return buf_take(&sql);
@@ -197,14 +202,8 @@ char *bulk_careful_sql(const struct task *task, const struct change *change, con
         add_key(&sql, change);
         buf_add(&sql, held ? " FOR NO KEY UPDATE OF t SKIP LOCKED)" : ")");
     }
-    if (counts) {
-        buf_add(&sql, ", rm_seen AS (SELECT count(*) AS rows FROM ");
-        add_table(&sql, change);
-        buf_add(&sql, " WHERE ");
-        add_range(&sql, task, change, 6, lower);
-        add_where(&sql, task);
-        buf_add(&sql, GATE_IS_OPEN ")");
-    }
+    if (counts)
+        add_seen(&sql, task, change, lower);
     buf_add(&sql, ", rm_change AS (");
     add_update(&sql, change);
     buf_add(&sql, " FROM rm_free WHERE ");

@@ -39,12 +39,6 @@ struct cancel_lane {
     char cutoff[24], delay[24];
 };
 
-static void set_text(char **text, char *value)
-{
-    free(*text);
-    *text = value;
-}
-
 /* ---- Splitting ---- */
 
 static int parts(struct db *db, const struct task *task, const char *const *values, size_t count, int64_t rows, size_t lanes,
@@ -270,12 +264,12 @@ static int send_move(struct work *work, struct lane *lane)
     snprintf(skipped, sizeof(skipped), "%d", state->skipped);
     /* The range's end is the last page's alone: orders of the same instant may follow on the next one. */
     if (state->last)
-        set_text(&state->cursor, mem_copy(lane->at.to));
+        mem_replace(&state->cursor, mem_copy(lane->at.to));
     else
-        set_text(&state->cursor, mem_copy(strcmp(touched, lane->at.to) == 0 ? lane->at.cursor : touched));
+        mem_replace(&state->cursor, mem_copy(strcmp(touched, lane->at.to) == 0 ? lane->at.cursor : touched));
     if (touched != NULL) {
-        set_text(&state->after_key, mem_copy(state->orders[state->count - 1].key));
-        set_text(&state->after_touched, mem_copy(touched));
+        mem_replace(&state->after_key, mem_copy(state->orders[state->count - 1].key));
+        mem_replace(&state->after_touched, mem_copy(touched));
     }
     state->moved = false;
     r = db_send(lane->db, names[MOVE], 6,
@@ -357,11 +351,11 @@ static void take_error(struct work *work, struct lane *lane, int index, enum pie
     if (failure == FAILURE_FENCED) {
         work->end = WORK_FENCED;
     } else if (failure == FAILURE_RUN || piece == PAGE || piece == MOVE || piece == LEAVE) {
-        work_fail(work, mem_print("%s (SQLSTATE %s)", error->message, error->sqlstate));
+        work_fail_statement(work, error->message, error->sqlstate);
     } else {
         order->failed = true;
         order->failure = failure;
-        set_text(&order->error, mem_copy(error->message));
+        mem_replace(&order->error, mem_copy(error->message));
         memcpy(order->sqlstate, error->sqlstate, sizeof(order->sqlstate));
     }
 }
@@ -390,7 +384,7 @@ static void ended(struct work *work, struct lane *lane, int index, enum piece pi
             work->end = WORK_FENCED;
             break;
         }
-        set_text(&lane->at.cursor, state->cursor);
+        mem_replace(&lane->at.cursor, state->cursor);
         state->cursor = NULL;
         lane->finished = state->last;
         break;

@@ -162,14 +162,6 @@ static bool read_value(struct source *source, const config_setting_t *value, con
 
 /* ---- One group ---- */
 
-static const struct setting_spec *find_spec(const struct setting_spec *specs, const char *name)
-{
-    for (; specs->name != NULL; specs++)
-        if (strcmp(specs->name, name) == 0)
-            return specs;
-    return NULL;
-}
-
 /* Names for suggestions. */
 struct names {
     const char **list; /* NULL-terminated */
@@ -215,7 +207,7 @@ static bool read_group(struct source *source, const config_setting_t *group, con
         const struct setting_spec *spec = NULL;
 
         for (const struct keys *table = keys; spec == NULL && table->specs != NULL; table++) {
-            spec = find_spec(table->specs, name);
+            spec = setting_spec_find(table->specs, name);
             if (spec != NULL && !read_value(source, member, table->specs, spec, table->into))
                 all_good = false;
         }
@@ -443,10 +435,10 @@ static void check_other_kinds(struct source *source, const config_setting_t *gro
         const config_setting_t *member = config_setting_get_elem(group, (unsigned)i);
         const char *name = config_setting_name(member);
 
-        if (find_spec(job_specs, name) != NULL || find_spec(kind->settings, name) != NULL)
+        if (setting_spec_find(job_specs, name) != NULL || setting_spec_find(kind->settings, name) != NULL)
             continue;
         for (size_t k = 0; task_kinds[k] != NULL; k++)
-            if (find_spec(task_kinds[k]->settings, name) != NULL) {
+            if (setting_spec_find(task_kinds[k]->settings, name) != NULL) {
                 source_report(source, line_of(member),
                               "unknown key \"%s\" %s: it is for jobs of kind \"%s\", not \"%s\"", name, place,
                               task_kinds[k]->name, kind->name);

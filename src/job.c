@@ -60,11 +60,7 @@ const struct setting_spec *const job_default_specs = job_specs + OWN_SPECS;
 /* How a run goes, from max_runtime on: what is not frozen with it. */
 static const struct setting_spec *run_specs(void)
 {
-    const struct setting_spec *spec = job_specs;
-
-    while (strcmp(spec->name, "max_runtime") != 0)
-        spec++;
-    return spec;
+    return setting_spec_find(job_specs, "max_runtime");
 }
 
 /* The place of a word that the settings' table allows. */
@@ -124,14 +120,6 @@ void job_clear(struct job *job)
 
 /* ---- --set ---- */
 
-static bool has(const struct setting_spec *specs, const char *name)
-{
-    for (; specs->name != NULL; specs++)
-        if (strcmp(specs->name, name) == 0)
-            return true;
-    return false;
-}
-
 int job_override(struct overrides *overrides, const struct job *job, const char *name, const char *value, char **ret_error)
 {
     if (strcmp(name, "where") == 0 && job->kind->takes_where) {
@@ -139,9 +127,9 @@ int job_override(struct overrides *overrides, const struct job *job, const char 
         overrides->where = mem_copy(value);
         return 0;
     }
-    if (has(run_specs(), name))
+    if (setting_spec_find(run_specs(), name) != NULL)
         return settings_set(&overrides->run, run_specs(), name, value, ret_error);
-    if (has(job_specs, name))
+    if (setting_spec_find(job_specs, name) != NULL)
         return mem_fail(-EINVAL, ret_error, "%s is no setting of a single run", name);
     return settings_set(&overrides->kind, job->kind->settings, name, value, ret_error);
 }

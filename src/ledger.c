@@ -199,6 +199,17 @@ static void read_run(const struct rows *rows, struct ledger_run *ret)
     };
 }
 
+/* The one row that was asked for with RUN_COLUMNS, `r` being what asking returned. */
+static int take_run(int r, const struct rows *rows, struct ledger_run *ret)
+{
+    if (r < 0)
+        return r;
+    if (rows_count(rows) == 0)
+        return -ENOENT;
+    read_run(rows, ret);
+    return 0;
+}
+
 int ledger_unfinished(const struct ledger *ledger, int job, bool manual_too, const char *request, struct ledger_run *ret)
 {
     AUTO_ROWS rows = NULL;
@@ -208,13 +219,10 @@ int ledger_unfinished(const struct ledger *ledger, int job, bool manual_too, con
                 " AND (r.due IS NOT NULL OR $2::boolean) ORDER BY r.due NULLS LAST, r.id LIMIT 1",
                 NUMBER(job), manual_too ? "t" : "f", request);
 
-    if (r < 0)
-        return r;
-    if (rows_count(rows) == 0)
-        return -ENOENT;
-    read_run(rows, ret);
-    ret->same_request = rows_boolean(rows, 0, 9);
-    return 0;
+    r = take_run(r, rows, ret);
+    if (r == 0)
+        ret->same_request = rows_boolean(rows, 0, 9);
+    return r;
 }
 
 int ledger_manual_to_close(const struct ledger *ledger, int job, const char *request, struct ledger_run *ret)
@@ -226,12 +234,7 @@ int ledger_manual_to_close(const struct ledger *ledger, int job, const char *req
                 " OR r.state = 'partial') ORDER BY r.state = 'partial', r.id LIMIT 1",
                 NUMBER(job), request);
 
-    if (r < 0)
-        return r;
-    if (rows_count(rows) == 0)
-        return -ENOENT;
-    read_run(rows, ret);
-    return 0;
+    return take_run(r, rows, ret);
 }
 
 int ledger_first_partial(const struct ledger *ledger, int job, bool settled, struct ledger_run *ret)
@@ -243,12 +246,7 @@ int ledger_first_partial(const struct ledger *ledger, int job, bool settled, str
                 " ORDER BY r.due NULLS LAST, r.id LIMIT 1",
                 NUMBER(job), settled ? "t" : "f");
 
-    if (r < 0)
-        return r;
-    if (rows_count(rows) == 0)
-        return -ENOENT;
-    read_run(rows, ret);
-    return 0;
+    return take_run(r, rows, ret);
 }
 
 int ledger_only_open(const struct ledger *ledger, int job, struct ledger_run *ret)
@@ -260,14 +258,9 @@ int ledger_only_open(const struct ledger *ledger, int job, struct ledger_run *re
                 " ORDER BY r.state = 'partial', r.id LIMIT 1",
                 NUMBER(job));
 
-    if (r < 0)
-        return r;
-    if (rows_count(rows) == 0)
-        return -ENOENT;
-    if (rows_integer(rows, 0, 9) > 1)
+    if (r == 0 && rows_count(rows) > 0 && rows_integer(rows, 0, 9) > 1)
         return -EEXIST;
-    read_run(rows, ret);
-    return 0;
+    return take_run(r, rows, ret);
 }
 
 int ledger_find_run(const struct ledger *ledger, int64_t id, int *ret_job, struct ledger_run *ret)
@@ -275,14 +268,10 @@ int ledger_find_run(const struct ledger *ledger, int64_t id, int *ret_job, struc
     AUTO_ROWS rows = NULL;
     int r = ASK(ledger, &rows, "SELECT " RUN_COLUMNS " FROM ledger.run r WHERE r.id = $1::bigint", NUMBER(id));
 
-    if (r < 0)
-        return r;
-    if (rows_count(rows) == 0)
-        return -ENOENT;
-    read_run(rows, ret);
-    if (ret_job != NULL)
+    r = take_run(r, rows, ret);
+    if (r == 0 && ret_job != NULL)
         *ret_job = (int)rows_integer(rows, 0, 5);
-    return 0;
+    return r;
 }
 
 int ledger_find_due(const struct ledger *ledger, int job, usec_t due, struct ledger_run *ret)
@@ -292,12 +281,7 @@ int ledger_find_due(const struct ledger *ledger, int job, usec_t due, struct led
                 "SELECT " RUN_COLUMNS " FROM ledger.run r WHERE r.job_id = $1::integer AND r.due = " MOMENT("$2"),
                 NUMBER(job), NUMBER(due));
 
-    if (r < 0)
-        return r;
-    if (rows_count(rows) == 0)
-        return -ENOENT;
-    read_run(rows, ret);
-    return 0;
+    return take_run(r, rows, ret);
 }
 
 int ledger_start_run(const struct ledger *ledger, const struct ledger_start *start, int64_t *ret_id)
@@ -355,15 +339,6 @@ int ledger_skip(const struct ledger *ledger, int job, usec_t settled, usec_t fro
                  " INSERT INTO ledger.skip (job_id, due_from, due_through, occurrences, reason)"
                  " SELECT id, " MOMENT("$3") ", " MOMENT("$4") ", $5::bigint, $6 FROM settle RETURNING 1",
                  NUMBER(job), NUMBER(settled), NUMBER(from), NUMBER(through), NUMBER(occurrences), reason);
-}
-
-int ledger_settle(const struct ledger *ledger, int job, usec_t settled, usec_t through)
-{
-    return WRITE(ledger,
-                 "UPDATE ledger.job SET settled_through = " MOMENT("$3")
-                 " WHERE id = $1::integer AND settled_through = " MOMENT("$2") " AND settled_through < " MOMENT("$3")
-                 " RETURNING 1",
-                 NUMBER(job), NUMBER(settled), NUMBER(through));
 }
 
 int ledger_take_up(const struct ledger *ledger, int64_t run, int attempt, int *ret_attempt)

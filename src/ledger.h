@@ -104,9 +104,6 @@ int ledger_start_run(const struct ledger *, const struct ledger_start *, int64_t
 int ledger_skip(const struct ledger *, int job, usec_t settled, usec_t from, usec_t through, int64_t occurrences,
                 const char *reason);
 
-/* Moves settled_through over an occurrence that has its run already. */
-int ledger_settle(const struct ledger *, int job, usec_t settled, usec_t through);
-
 /* Takes the run up: a new attempt, which fences every earlier one out. */
 int ledger_take_up(const struct ledger *, int64_t run, int attempt, int *ret_attempt);
 

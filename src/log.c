@@ -35,11 +35,6 @@ void log_open(int level, bool daemon)
     log_state.journal = stderr_is_journal();
 }
 
-int log_level(void)
-{
-    return log_state.level;
-}
-
 void log_about(const char *job, usec_t due, int64_t run)
 {
     if (job != log_state.job) {

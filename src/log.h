@@ -18,7 +18,6 @@
 
 /* `level`: the least severe priority that is written. `daemon`: lines carry a time stamp outside of the journal. */
 void log_open(int level, bool daemon);
-int log_level(void);
 
 /*
  * What the following lines are about: a job (copied; NULL: none), its occurrence (MOMENT_NONE: none) and its run (0:

@@ -55,6 +55,12 @@ int mem_fail(int error, char **ret_error, const char *format, ...)
     return error;
 }
 
+void mem_replace(char **text, char *by)
+{
+    free(*text);
+    *text = by;
+}
+
 void mem_free_text(char **text)
 {
     free(*text);

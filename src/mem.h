@@ -23,6 +23,7 @@ char *mem_print(const char *format, ...) PRINTF_LIKE(1, 2);
 /* Sets *ret_error (when ret_error is not NULL) to the formatted text, which the caller frees, and returns `error`. */
 int mem_fail(int error, char **ret_error, const char *format, ...) PRINTF_LIKE(3, 4);
 
+void mem_replace(char **text, char *by); /* frees the text and takes over `by` */
 void mem_free_text(char **text); /* for cleanup attributes */
 #define AUTO_TEXT __attribute__((cleanup(mem_free_text))) char *
 

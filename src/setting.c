@@ -67,7 +67,7 @@ struct settings settings_copy(const struct settings *from)
     return copy;
 }
 
-static const struct setting_spec *find_spec(const struct setting_spec *specs, const char *name)
+const struct setting_spec *setting_spec_find(const struct setting_spec *specs, const char *name)
 {
     for (; specs->name != NULL; specs++)
         if (strcmp(specs->name, name) == 0)
@@ -234,7 +234,7 @@ static void put(struct settings *settings, const struct setting *value)
 int settings_set_words(struct settings *settings, const struct setting_spec *specs, const char *name, size_t count,
                        const char *const *words, char **ret_error)
 {
-    struct setting value = {.spec = find_spec(specs, name)};
+    struct setting value = {.spec = setting_spec_find(specs, name)};
     int error = 0;
 
     if (value.spec == NULL)
@@ -273,7 +273,7 @@ int settings_set_words(struct settings *settings, const struct setting_spec *spe
 int settings_set(struct settings *settings, const struct setting_spec *specs, const char *name, const char *value,
                  char **ret_error)
 {
-    const struct setting_spec *spec = find_spec(specs, name);
+    const struct setting_spec *spec = setting_spec_find(specs, name);
 
     if (spec == NULL || spec->type != SETTING_WORDS)
         return settings_set_words(settings, specs, name, 1, &value, ret_error);

@@ -77,6 +77,9 @@ const char *const *setting_words(const struct settings *, const char *name);   /
 /* The value as one text that settings_set() reads back (WORDS joined by commas); the caller frees it. */
 char *setting_print(const struct setting *);
 
+/* The table's entry of that name; NULL: it has none. */
+const struct setting_spec *setting_spec_find(const struct setting_spec *specs, const char *name);
+
 /* The name of `names` (NULL-terminated) nearest to `name` by edit distance, case aside, or NULL when none is near. */
 const char *setting_nearest(const char *name, const char *const *names);
 

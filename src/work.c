@@ -17,6 +17,11 @@ int work_fail(struct work *work, char *error)
     return 0;
 }
 
+int work_fail_statement(struct work *work, const char *message, const char *sqlstate)
+{
+    return work_fail(work, mem_print("%s (SQLSTATE %s)", message, sqlstate));
+}
+
 void work_rest(struct work *work, struct lane *lane, usec_t worked, int64_t rows, int64_t bytes)
 {
     struct governor_batch batch = {.worked = worked, .bytes = bytes, .rows = rows, .rows_left = work->task->rows};

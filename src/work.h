@@ -125,6 +125,9 @@ struct engine {
 /* Ends the work with an error; takes over `error`. Returns 0, for engines to return. */
 int work_fail(struct work *, char *error);
 
+/* The same with what a statement met. */
+int work_fail_statement(struct work *, const char *message, const char *sqlstate);
+
 /* Lets the lane rest after what it has just done, as the governor says. */
 void work_rest(struct work *, struct lane *, usec_t worked, int64_t rows, int64_t bytes);
 
@@ -137,7 +140,6 @@ enum failure {
 };
 enum failure work_failure(const char *sqlstate);
 
-/* The quoted table and columns of the rows that are walked. */
 void work_touched(struct buf *, const char *column, const char *zone); /* ", column = now()", or nothing for "" */
 
 #endif
