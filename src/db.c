@@ -10,6 +10,7 @@
 
 #define MESSAGE_BYTES 64 /* of Bind, Describe, Execute and Sync, beside the values */
 #define PUSH_BYTES 4096
+#define QUERY_CANCELED "57014" /* by statement_timeout, mostly */
 
 struct db {
     PGconn *conn;
@@ -112,6 +113,13 @@ static void ignore_notice(void *argument, const char *message)
     (void)message;
 }
 
+static char *timeouts(const struct db_options *options)
+{
+    return mem_print("SET lock_timeout = '%lldms'; SET statement_timeout = '%lldms'",
+                     (long long)(options->lock_timeout / USEC_PER_MSEC),
+                     (long long)(options->statement_timeout / USEC_PER_MSEC));
+}
+
 /* Pins what a run depends on (design: a database or role may default to anything). */
 static char *pins(const struct db_options *options, int server_version)
 {
@@ -125,8 +133,6 @@ static char *pins(const struct db_options *options, int server_version)
                   "SET default_transaction_deferrable = off; SET row_security = off;"
                   "SET idle_in_transaction_session_timeout = '10s'; SET client_connection_check_interval = '5s';"
                   "SET idle_session_timeout = 0;"); /* the job's lock lives on a session that idles while the lanes work */
-    buf_print(&sql, "SET lock_timeout = '%lldms'; SET statement_timeout = '%lldms';",
-              (long long)(options->lock_timeout / USEC_PER_MSEC), (long long)(options->statement_timeout / USEC_PER_MSEC));
     if (options->asynchronous_commit)
         buf_add(&sql, "SET synchronous_commit = off;");
     else /* a run that is said to be done stays done, whatever the database defaults to */
@@ -140,6 +146,26 @@ static char *pins(const struct db_options *options, int server_version)
     if (server_version >= 170000)
         buf_print(&sql, "SET transaction_timeout = '%lldms';", (long long)(2 * options->statement_timeout / USEC_PER_MSEC));
     return buf_take(&sql);
+}
+
+/*
+ * The timeouts come first and alone: the timer of a message is set by what was in force before it. A default of a few
+ * milliseconds may strike even these.
+ */
+static int set_up(struct db *db, const struct db_options *options)
+{
+    AUTO_TEXT first = timeouts(options);
+    AUTO_TEXT rest = pins(options, PQserverVersion(db->conn));
+    int r = -EBADMSG;
+
+    for (int tries = 0; tries < 10 && r == -EBADMSG; tries++) {
+        r = db_script(db, first);
+        if (r == 0)
+            r = db_script(db, rest);
+        if (r == -EBADMSG && strcmp(db->error.sqlstate, QUERY_CANCELED) != 0)
+            break;
+    }
+    return r;
 }
 
 /* A keyword's value in what the user wrote, or NULL. */
@@ -213,7 +239,6 @@ int db_connect(const struct db_options *options, struct db **ret, char **ret_err
 {
     struct db *db;
     PGconn *conn;
-    AUTO_TEXT script = NULL;
     int r;
 
     if (options->stop != NULL && *options->stop)
@@ -236,8 +261,7 @@ int db_connect(const struct db_options *options, struct db **ret, char **ret_err
         db_close(db);
         return r;
     }
-    script = pins(options, PQserverVersion(conn));
-    if (db_script(db, script) < 0) {
+    if (set_up(db, options) < 0) {
         r = mem_fail(-EIO, ret_error, "the new session could not be set up: %s", db->error.message);
         db_close(db);
         return r;
