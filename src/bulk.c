@@ -27,8 +27,10 @@ struct bulk_lane {
     struct batch batch;
     char *upper;       /* the end of the current batch; NULL: not known yet */
     char *next_upper;  /* the end of the batch after it, as far as known */
-    int rows;          /* keys that the current batch was meant to have, and the next one */
+    int rows;          /* keys that the current batch has at most, and the next one */
     int next_rows;
+    bool integers;     /* keys are whole numbers, and every row is the run's: a batch's end can be worked out */
+    bool dense;        /* the last batch had a row for every other key at least: its end need not be looked for */
     int bad;           /* how many keys from the cursor on have a failing row among them; 0: none is known */
     int careful;       /* batches that still skip locked rows at once, after one that waited in vain */
     enum piece piece;  /* what the current batch is tried with */
@@ -37,6 +39,7 @@ struct bulk_lane {
     int64_t bytes;         /* WAL, as the statement saw it grow */
     bool moved;
     bool changed;      /* it changed rows */
+    int64_t seen;      /* how many rows it found: changed, skipped and left over */
     bool failed;
     bool maybe_all;    /* the error may be every row's */
     bool doubt;        /* the row left over last had an error that may be every row's, and none was changed since */
@@ -144,6 +147,14 @@ static const char *lower_of(const struct lane *lane)
     return lane->at.cursor != NULL ? lane->at.cursor : lane->at.from;
 }
 
+static bool whole_numbers(const struct task *task)
+{
+    const char *type = task->key.type;
+
+    return task->where == NULL && task->only == NULL &&
+           (strcmp(type, "bigint") == 0 || strcmp(type, "integer") == 0 || strcmp(type, "smallint") == 0);
+}
+
 static int prepare_sharing(const struct work *work, struct lane *lane)
 {
     struct change change = bulk_walk(work->task, 0);
@@ -166,6 +177,7 @@ static int prepare(struct work *work, struct lane *lane)
     state->walk = bulk_walk(work->task, BULK_BOUNDS_FIXED);
     state->batch = batch_begin(governor_batch_time(&work->governor), work->batch_max);
     state->piece = CHANGE;
+    state->integers = whole_numbers(work->task);
     for (size_t i = 0; i < ELEMENTS(pieces); i++)
         for (int lower = lower_of(lane) != NULL; lower < 2; lower++) {
             AUTO_TEXT sql = sql_of(pieces[i], work, lower != 0);
@@ -247,18 +259,39 @@ static int send_batch(struct work *work, struct lane *lane)
     return send_piece(lane, state->piece, fixed, count, lower_of(lane));
 }
 
+/* How many keys lie after `from` up to `to`. */
+static uint64_t span(const char *from, const char *to)
+{
+    return (uint64_t)strtoll(to, NULL, 10) - (uint64_t)strtoll(from, NULL, 10);
+}
+
+/* So many keys on from the cursor, some of which may have no row: no walk of the index, and no more than batch_max rows. */
+static void step(struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+    const char *lower = lower_of(lane);
+
+    state->rows = state->batch.size;
+    state->upper = span(lower, lane->at.to) <= (uint64_t)state->rows
+                       ? mem_copy(lane->at.to)
+                       : mem_print("%lld", strtoll(lower, NULL, 10) + state->rows);
+}
+
 static int send_next(struct work *work, struct lane *lane, bool stopping)
 {
     struct bulk_lane *state = lane->state;
+    bool steps = state->dense && state->bad == 0;
     int r;
 
     if (lane->busy || lane->finished || stopping)
         return 0;
+    if (state->upper == NULL && steps)
+        step(lane);
     if (state->upper == NULL)
         return send_bounds(lane, lower_of(lane), rows_to_take(state, state->bad));
     r = send_batch(work, lane);
     /* The next batch's end comes along in the same round trip. */
-    if (r == 0 && state->piece != LEAVE && strcmp(state->upper, lane->at.to) != 0)
+    if (r == 0 && !steps && state->piece != LEAVE && strcmp(state->upper, lane->at.to) != 0)
         r = send_bounds(lane, state->upper, rows_to_take(state, state->bad - state->rows));
     return r;
 }
@@ -410,6 +443,7 @@ static void shorten(struct lane *lane)
 static void take_time(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = lane->state;
+    int rows = state->dense && state->seen < state->rows / 2 ? (int)state->seen : state->rows;
     usec_t now = moment_monotonic(), commit = now - state->executed, counted;
 
     work->last_batch_time = now - state->sent;
@@ -419,7 +453,26 @@ static void take_time(struct work *work, struct lane *lane)
     /* A slow flush is not made quicker by fewer rows: it counts for half of the time at most, or batches shrank to one row. */
     counted = commit < state->batch.target / 2 ? commit : state->batch.target / 2;
     if (state->piece != LEAVE && state->bad == 0)
-        batch_took(&state->batch, state->rows, state->executed - state->sent + counted);
+        batch_took(&state->batch, rows, state->executed - state->sent + counted);
+    state->dense = state->integers && lower_of(lane) != NULL && state->piece != LEAVE &&
+                   span(lower_of(lane), state->upper) <= 2 * (uint64_t)state->seen;
+}
+
+static void take_counts(struct lane *lane, const struct rows *rows)
+{
+    struct bulk_lane *state = lane->state;
+    int64_t done = rows_integer(rows, 0, 0), skipped = rows_integer(rows, 0, 1);
+    int64_t late = state->piece == CAREFUL ? rows_integer(rows, 0, 3) : 0;
+
+    state->moved = true;
+    state->executed = moment_monotonic();
+    state->changed = done > lane->at.rows_done;
+    state->seen = done - lane->at.rows_done + skipped - lane->at.rows_skipped + late;
+    state->bytes = rows_integer(rows, 0, 2);
+    lane->at.rows_done = done;
+    lane->at.rows_skipped = skipped;
+    if (late > 0)
+        state->careful = CAREFUL_BATCHES;
 }
 
 static int answer(struct work *work, struct lane *lane, struct answer *answer)
@@ -436,14 +489,7 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
 
             mem_replace(&state->next_upper, mem_copy(key));
         } else if (rows_count(answer->rows) > 0) {
-            state->moved = true;
-            state->executed = moment_monotonic();
-            state->changed = rows_integer(answer->rows, 0, 0) > lane->at.rows_done;
-            lane->at.rows_done = rows_integer(answer->rows, 0, 0);
-            lane->at.rows_skipped = rows_integer(answer->rows, 0, 1);
-            state->bytes = rows_integer(answer->rows, 0, 2);
-            if (state->piece == CAREFUL && rows_integer(answer->rows, 0, 3) > 0)
-                state->careful = CAREFUL_BATCHES;
+            take_counts(lane, answer->rows);
         }
         break;
     case ANSWER_ERROR:
