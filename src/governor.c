@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #define STEP (100 * USEC_PER_MSEC)     /* between two changes of the share: several commits of every lane */
+#define UNFELT 1000.0                  /* microseconds: a commit that takes no longer is no congestion, whatever others took */
 #define SMOOTHING 0.2                  /* a fifth of each new measurement */
 #define QUICK 0.1                      /* how far a measurement moves the median of late, */
 #define SLOW 0.005                     /* and the quartile: it remembers some hundred of them, */
@@ -22,7 +23,7 @@ static const struct {
     double batch;          /* part of batch_time */
 } paces[] = {
     [PACE_GENTLE] = {.multiple = 2, .most = 0.15, .least = 0.05, .batch = 0.2},
-    [PACE_NORMAL] = {.multiple = 4, .most = 0.7, .least = 0.3, .batch = 0.5},
+    [PACE_NORMAL] = {.multiple = 4, .most = 0.5, .least = 0.2, .batch = 0.3},
     [PACE_FULL] = {.multiple = 0, .most = 1, .least = 1, .batch = 1},
 };
 
@@ -56,7 +57,8 @@ static bool congested(const struct governor *governor)
 {
     double multiple = paces[governor->pace].multiple;
 
-    return multiple != 0 && governor->commits >= LEARNING && governor->latency > multiple * governor->unloaded;
+    return multiple != 0 && governor->commits >= LEARNING && governor->latency > UNFELT &&
+           governor->latency > multiple * governor->unloaded;
 }
 
 static void step(struct governor *governor, usec_t now)
@@ -101,18 +103,28 @@ usec_t governor_batch_time(const struct governor *governor)
     return time > USEC_PER_MSEC ? time : USEC_PER_MSEC;
 }
 
+int governor_lanes(const struct governor *governor, int sessions)
+{
+    double lanes = governor->share * sessions;
+    int whole = (int)lanes;
+
+    return whole < 1 || lanes > whole + 1e-6 ? whole + 1 : whole;
+}
+
 usec_t governor_rest(struct governor *governor, const struct governor_batch *batch, usec_t now)
 {
     double worked = batch->worked > 0 ? (double)batch->worked : 1;
     double cost = worked; /* what the batch cost, as the time in which a lane usually writes as much WAL */
-    double rest;
+    int sessions = batch->sessions > 1 ? batch->sessions : 1;
+    double duty, rest;
 
     step(governor, now);
+    duty = clamp(governor->share * sessions / governor_lanes(governor, sessions), 0, 1);
     if (batch->bytes > 0) {
         governor->bytes_rate = smooth(governor->bytes_rate, (double)batch->bytes / worked);
         cost = clamp((double)batch->bytes / governor->bytes_rate, worked / 4, worked * 4);
     }
-    rest = clamp(cost * (1 / governor->share - 1), 0, LONGEST_REST);
+    rest = clamp(cost * (1 / duty - 1), 0, LONGEST_REST);
     /* With time to spare, a batch of so many rows may take its part of what is left of it. */
     if (governor->deadline != MOMENT_NONE && governor->deadline > now && batch->rows_left > 0) {
         double part = (double)batch->rows * batch->lanes / (double)(batch->rows * batch->lanes + batch->rows_left);

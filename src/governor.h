@@ -6,8 +6,8 @@
  * What live traffic queues for first is the flush of WAL, and it shows in the latency of our own commits. The governor
  * learns the unloaded latency (the lower quartile: a least one would be luck), and treats a rise of the median past a set
  * multiple of it as congestion control treats delay: it cuts its share at once and grows it back in small steps. Congestion
- * itself teaches next to nothing of the unloaded latency. A smaller share makes batches shorter, and lets lanes rest between
- * them. A pace sets the multiple, the largest share and the smallest. A share is one of the WAL that a lane would write if it
+ * itself teaches next to nothing of the unloaded latency, and what is over in a millisecond is none. A smaller share makes
+ * batches shorter, lets fewer lanes work at a time, and those rest between batches. A pace sets the multiple, the largest share and the smallest. A share is one of the WAL that a lane would write if it
  * never rested, so a batch that cost more of it is followed by a longer rest.
  */
 #ifndef RM_GOVERNOR_H
@@ -21,7 +21,7 @@ struct governor {
     enum pace pace;
     usec_t batch_time;   /* as configured */
     usec_t deadline;     /* when finish_within ends, monotonic; MOMENT_NONE: no such wish */
-    double share;        /* of the time that a lane works: 0 to 1 */
+    double share;        /* of the time that all lanes would work if none ever rested: 0 to 1 */
     double unloaded;     /* lower quartile of the latency of commits, microseconds; 0: none yet */
     double latency;      /* its median of late */
     int64_t commits;     /* that were measured */
@@ -41,14 +41,21 @@ void governor_blocked(struct governor *, usec_t now);
 usec_t governor_batch_time(const struct governor *);
 
 /*
+ * How many of so many sessions may work at a time: as few as the share takes. One that works all of the time is less in the
+ * way of others than two that rest half of it: whoever has rested goes before them when it wakes up, on a server short of CPUs.
+ */
+int governor_lanes(const struct governor *, int sessions);
+
+/*
  * How long a lane rests after a batch of `rows` rows that took `worked` and wrote `bytes` of WAL (0: unknown), when `rows_left`
- * rows are still to be done on all of the `lanes` unfinished lanes (none or less: unknown). At most five seconds, or its part of
- * the time to the deadline. The share takes its steps here.
+ * rows are still to be done on all of the lanes (none or less: unknown). At most five seconds, or its part of the time to the
+ * deadline. The share takes its steps here.
  */
 struct governor_batch {
     usec_t worked;
     int64_t bytes, rows, rows_left;
-    int lanes;
+    int lanes;    /* that work at a time now */
+    int sessions; /* of which the share is one: 0 is 1 */
 };
 usec_t governor_rest(struct governor *, const struct governor_batch *, usec_t now);
 

@@ -37,14 +37,31 @@ static void lost(struct work *work, struct db *db)
     work_fail(work, mem_print("the connection to the server was lost: %s", db_error(db)->message));
 }
 
+/* Lets the first unfinished lanes work, as many as may at a time; the others wait until one of these is done. */
+static void choose(struct work *work)
+{
+    int places = governor_lanes(&work->governor, work_sessions(work));
+
+    for (size_t i = 0; i < work->lane_count; i++)
+        work->lanes[i].waits = !work->lanes[i].finished && places-- <= 0;
+}
+
+static bool may_send(const struct work *work, const struct lane *lane, usec_t now)
+{
+    if (lane->finished || lane->yields)
+        return false;
+    return lane->busy || (!lane->waits && lane->rests_until <= now && work->held == NULL);
+}
+
 static void send_all(struct work *work, bool stopping)
 {
     usec_t now = moment_monotonic();
 
+    choose(work);
     for (size_t i = 0; i < work->lane_count && work->end == WORK_GOES_ON; i++) {
         struct lane *lane = &work->lanes[i];
 
-        if (lane->finished || lane->yields || (!lane->busy && (lane->rests_until > now || work->held != NULL)))
+        if (!may_send(work, lane, now))
             continue;
         if (work->task->kind->engine->send(work, lane, stopping) < 0 || db_push(lane->db) < 0)
             lost(work, lane->db);
@@ -68,7 +85,7 @@ static int patience(const struct work *work)
     for (size_t i = 0; i < work->lane_count && work->held == NULL; i++) {
         const struct lane *lane = &work->lanes[i];
 
-        if (!lane->busy && !lane->finished && !lane->yields && lane->rests_until - now < wait)
+        if (!lane->busy && !lane->finished && !lane->yields && !lane->waits && lane->rests_until - now < wait)
             wait = lane->rests_until - now;
     }
     return wait <= 0 ? 0 : (int)((wait + USEC_PER_MSEC - 1) / USEC_PER_MSEC);
@@ -120,6 +137,12 @@ static struct lane *idle_lane(const struct work *work)
 /* A lane that may be worth parting: lanes began as equal shares, so that the first that is left is as good as any. */
 static struct lane *slow_lane(const struct work *work)
 {
+    int unfinished = 0;
+
+    for (size_t i = 0; i < work->lane_count; i++)
+        unfinished += !work->lanes[i].finished;
+    if (unfinished >= governor_lanes(&work->governor, work_sessions(work)))
+        return NULL; /* no more may work at a time */
     for (size_t i = 0; i < work->lane_count; i++)
         if (!work->lanes[i].finished && !work->lanes[i].small && work->lanes[i].at.cursor != NULL)
             return &work->lanes[i];

@@ -54,6 +54,7 @@ struct lane {
     bool finished; /* the cursor is at the range's end */
     bool busy;     /* answers are outstanding */
     usec_t rests_until; /* monotonic: nothing is sent before */
+    bool waits;         /* as many lanes as may work at a time are before it */
     bool yields;        /* it is to be parted as soon as nothing is in flight */
     bool small;         /* what is left of it is not worth parting */
     enum sharing {      /* an idle lane's part in taking over the rest of lane number `sharing_with` */
@@ -127,6 +128,9 @@ int work_fail(struct work *, char *error);
 
 /* The same with what a statement met. */
 int work_fail_statement(struct work *, const char *message, const char *sqlstate);
+
+/* How many sessions its lanes have, idle ones among them. */
+int work_sessions(const struct work *);
 
 /* Lets the lane rest after what it has just done, as the governor says. */
 void work_rest(struct work *, struct lane *, usec_t worked, int64_t rows, int64_t bytes);

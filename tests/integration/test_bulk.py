@@ -661,6 +661,24 @@ def test_the_last_user_goes_meanwhile(shop):
     expect(shop, expected)
 
 
+@pytest.mark.parametrize("key_type", ["bigint", "smallint"])
+def test_keys_dense_here_and_sparse_there(shop, key_type):
+    """Ends of batches are worked out where keys are dense, and looked for where they are not: all is done once, all the same."""
+    shop.sql("ALTER TABLE shop.orders DROP CONSTRAINT orders_user_id_fkey; DELETE FROM shop.users;"
+             f" ALTER TABLE shop.users ALTER id DROP IDENTITY, ALTER id TYPE {key_type};"
+             " INSERT INTO shop.users (id, name) SELECT id, 'x' FROM generate_series(-32768, 32767) AS id"
+             " WHERE id < -32000 OR id BETWEEN -100 AND 1500 OR id % 1000 = 0 OR id BETWEEN 5000 AND 9000 AND id % 3 <> 0"
+             " OR id > 32700")
+    recorded(shop)
+    configure(shop, batch_max=100, batch_time="1s", pace="full")
+    expected = shop.books().with_points(10)
+    run(shop)
+    expect(shop, expected)
+    taken = batches(shop)
+    assert max(map(len, taken)) == 100
+    assert [key for keys in taken for key in keys] == [key for key, in shop.sql("SELECT id FROM shop.users ORDER BY id")]
+
+
 def test_a_batch_takes_its_rows_in_key_order_and_no_more_than_batch_max(shop):
     """Whatever the order in the heap; also when it steps over a locked row."""
     configure(shop, batch_max=37, batch_time="1s")

@@ -48,6 +48,23 @@ def test_an_idle_lane_takes_over_half_of_the_rest(crowd):
         assert lane["rows_done"] == int(lane["range_to"]) - int(lane["range_from"] or 0)
 
 
+def test_below_full_pace_two_lanes_are_not_at_work_together(shop):
+    """Half of the server is one of two lanes: no row of the second comes before the last one of the first."""
+    shop.populate(users=USERS, items=1, orders=0)
+    shop.sql("ANALYZE shop.users")
+    shop.sql("CREATE SEQUENCE shop.turn; ALTER TABLE shop.users ADD turn bigint")
+    shop.sql("CREATE FUNCTION shop.turn() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+             " $$ BEGIN new.turn := nextval('shop.turn'); RETURN new; END $$;"
+             " CREATE TRIGGER turn BEFORE UPDATE ON shop.users FOR EACH ROW EXECUTE FUNCTION shop.turn()")
+    shop.configure(jobs=JOBS, defaults={"pace": "normal", "lanes": 2, "batch_max": 1000})
+    done = shop.roundsman("--run-once", "daily-points")
+    assert done.status == 0, done.err
+    first, second = tiles(shop)
+    middle = int(first["range_to"])
+    assert USERS // 4 < middle < USERS * 3 // 4
+    assert shop.value(f"SELECT max(turn) FILTER (WHERE id <= {middle}) < min(turn) FILTER (WHERE id > {middle}) FROM shop.users")
+
+
 def test_killed_after_a_lane_was_parted(crowd):
     expected = crowd.books().with_points(10000)
     with crowd.start("--run-once", "daily-points") as process:

@@ -127,8 +127,8 @@ def test_time_to_spare_follows_the_file(shop):
 def test_somebody_who_waits_for_us_makes_us_yield(shop):
     """A batch of 100 rows is slower than it was meant to be, and somebody waits for its first row: the rest after it is longer.
 
-    The share of the time that the pace allows is 0.6, so it would be two thirds of the batch's time. Halved, it is over twice
-    that.
+    The share that the pace allows a lane that is alone is a half, so it would be as long as the batch. With half of that, it is
+    three times as long.
     """
     slow_rows(shop, 15)
     configure(shop, {"lock_timeout": "10ms", "batch_max": 100})
@@ -151,7 +151,7 @@ def test_somebody_who_waits_for_us_makes_us_yield(shop):
         start, = wait_until(lambda: shop.sql("SELECT min(at) FROM shop.record WHERE at > %s AND id > 100"
                                              " HAVING min(at) IS NOT NULL", end), what="the next batch")[0]
         assert process.stop() == 11
-    assert (start - end).total_seconds() > 1.3 * lasted, (lasted, start - end)
+    assert (start - end).total_seconds() > 1.7 * lasted, (lasted, start - end)
 
 
 # ---- What makes it hold back ----

@@ -18,8 +18,8 @@
 
 static const enum pace all_paces[] = {PACE_GENTLE, PACE_NORMAL, PACE_FULL};
 #define PACES (sizeof(all_paces) / sizeof(*all_paces))
-static const double most[] = {[PACE_GENTLE] = 0.15, [PACE_NORMAL] = 0.7, [PACE_FULL] = 1};
-static const double least[] = {[PACE_GENTLE] = 0.05, [PACE_NORMAL] = 0.3, [PACE_FULL] = 1};
+static const double most[] = {[PACE_GENTLE] = 0.15, [PACE_NORMAL] = 0.5, [PACE_FULL] = 1};
+static const double least[] = {[PACE_GENTLE] = 0.05, [PACE_NORMAL] = 0.2, [PACE_FULL] = 1};
 
 /* A lane of a run whose batches last as long as they may. */
 struct run {
@@ -212,8 +212,8 @@ static void test_congestion_of_our_own(void **state)
         commit(&run, UNLOADED);
     run.sum = run.count = 0;
     for (int i = 0; i < 3000; i++)
-        commit(&run, run.governor.share > 0.5 ? 8 * UNLOADED : UNLOADED);
-    if (run.sum / run.count < 0.4 || run.sum / run.count > 0.6)
+        commit(&run, run.governor.share > 0.35 ? 8 * UNLOADED : UNLOADED);
+    if (run.sum / run.count < 0.25 || run.sum / run.count > 0.4)
         fail_msg("a mean share of %.3f", run.sum / run.count);
 }
 
@@ -223,7 +223,7 @@ static void test_blocked(void **state)
 
     (void)state;
     governor_blocked(&run.governor, run.now);
-    assert_true(run.governor.share == 0.35);
+    assert_true(run.governor.share == 0.25);
     for (int i = 0; i < 10; i++)
         governor_blocked(&run.governor, run.now);
     assert_true(run.governor.share == least[PACE_NORMAL]);
@@ -251,13 +251,50 @@ static void test_rests(void **state)
     assert_int_equal(governor_batch_time(&governor), 5 * MS);
     assert_in_range(rest_after(&governor, 3 * MS, 0, 0), 17 * MS - 1, 17 * MS);
     governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
-    assert_int_equal(governor_batch_time(&governor), 12500);
-    assert_in_range(rest_after(&governor, 7 * MS, 0, 0), 3 * MS - 1, 3 * MS);
+    assert_int_equal(governor_batch_time(&governor), 7500);
+    assert_in_range(rest_after(&governor, 7 * MS, 0, 0), 7 * MS - 1, 7 * MS);
     assert_in_range(rest_after(&governor, 0, 0, 0), 0, 1);
     assert_int_equal(rest_after(&governor, USEC_PER_DAY, 0, 0), 5 * USEC_PER_SEC);
     assert_int_equal(rest_after(&governor, INT64_MAX, INT64_MAX, 0), 5 * USEC_PER_SEC);
     governor = governor_begin(PACE_NORMAL, MS, MOMENT_NONE, 0);
     assert_int_equal(governor_batch_time(&governor), MS);
+}
+
+/* The share is first taken by fewer lanes, and what is left of it by rests of those. */
+static void test_lanes(void **state)
+{
+    struct governor governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
+    struct governor_batch batch = {.worked = 6 * MS, .rows = 1000, .rows_left = 1000000, .lanes = 1};
+    static const struct {
+        double share;
+        int sessions, lanes;
+        usec_t rest; /* after 6 ms of work */
+    } cases[] = {
+        {1, 1, 1, 0},      {1, 4, 4, 0},      {0.5, 2, 1, 0},       {0.5, 4, 2, 0},      {0.5, 1, 1, 6 * MS},
+        {0.25, 2, 1, 6 * MS}, {0.75, 2, 2, 2 * MS}, {0.5, 3, 2, 2 * MS}, {0.1, 2, 1, 24 * MS}, {0.1, 10, 1, 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        governor.share = cases[i].share;
+        governor.next_step = USEC_PER_DAY;
+        batch.sessions = cases[i].sessions;
+        assert_int_equal(governor_lanes(&governor, cases[i].sessions), cases[i].lanes);
+        assert_in_range(governor_rest(&governor, &batch, 0) + 1, cases[i].rest, cases[i].rest + 2);
+    }
+}
+
+/* Latencies that nobody feels are no congestion, whatever multiple of each other they are. */
+static void test_what_nobody_feels(void **state)
+{
+    struct run run = begin(PACE_GENTLE);
+
+    (void)state;
+    steady(&run, 20, 20);
+    steady(&run, 20, 900);
+    assert_true(run.lowest == most[PACE_GENTLE]);
+    steady(&run, 20, 1100);
+    assert_true(run.lowest == least[PACE_GENTLE]);
 }
 
 /* What counts is the WAL: a batch that wrote more of it in the same time is followed by a longer rest, one with less by a shorter. */
@@ -269,7 +306,7 @@ static void test_rests_by_wal(void **state)
     (void)state;
     for (int i = 0; i < 20; i++)
         usual = rest_after(&governor, 14 * MS, 1000000, 0);
-    assert_in_range(usual, 6 * MS - 1, 6 * MS);
+    assert_in_range(usual, 14 * MS - 1, 14 * MS);
     more = rest_after(&governor, 14 * MS, 3000000, 0);
     assert_in_range(more, usual * 2, usual * 3);
     for (int i = 0; i < 50; i++)
@@ -390,6 +427,8 @@ int main(void)
         cmocka_unit_test(test_blocked),
         cmocka_unit_test(test_blocked_without_measurements),
         cmocka_unit_test(test_rests),
+        cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_what_nobody_feels),
         cmocka_unit_test(test_rests_by_wal),
         cmocka_unit_test(test_finish_within),
         cmocka_unit_test(test_finish_within_by_a_wrong_guess),
