@@ -321,7 +321,7 @@ static void take_rows(struct lane *lane, int index, enum piece piece, const stru
         order->held = rows_count(rows) > 0;
         break;
     case CHANGE:
-        order->canceled = rows_boolean(rows, 0, 0);
+        order->canceled = rows_count(rows) > 0 && rows_boolean(rows, 0, 0);
         break;
     case LEAVE:
         if (rows_count(rows) == 0)

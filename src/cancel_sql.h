@@ -11,7 +11,7 @@
 
 #include "work.h"
 
-#define CANCEL_PAGE 256 /* candidates that one scan brings */
+#define CANCEL_PAGE 1024 /* candidates that one scan brings */
 
 enum cancel_from {
     CANCEL_FROM_START,  /* the range has no beginning */
@@ -42,7 +42,8 @@ char *cancel_lock_sql(const struct task *);
 char *cancel_relock_sql(const struct task *, const char *ledger);
 /* $1 key, $2 key as text: calls the application's function. Only with `call`. */
 char *cancel_call_sql(const struct task *);
-/* $1 key, $2 key as text, $3 run, $4 lane, $5 attempt: true when the order is canceled. With `call`: the check after it. */
+/* $1 key, $2 key as text, $3 run, $4 lane, $5 attempt: true when the order is canceled, no row when it is not locked. With
+ * `call`: the check after it. */
 char *cancel_change_sql(const struct task *, const char *ledger);
 
 /* $1 … $5 as above, $6 cutoff, $7 delay, $8 reason, $9 sqlstate, $10 error, $11 job: a row when it is left over now. */
