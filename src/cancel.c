@@ -26,6 +26,7 @@ struct cancel_lane {
     int count;     /* orders of the page */
     int next;      /* the first one not yet sent */
     int in_flight; /* sent, unanswered */
+    int to_leave;  /* answered, and to be left over */
     int settled;   /* done, left over or found not to need it */
     int skipped;   /* of these, not canceled and not left over */
     bool loaded, last; /* the page is here; it is the range's last one */
@@ -248,6 +249,7 @@ static int send_leave(struct work *work, struct lane *lane, int index)
     int r = db_send(lane->db, names[LEAVE], ELEMENTS(values), values, tag_of(index, LEAVE));
 
     order->to_leave = false;
+    state->to_leave--;
     return r < 0 ? r : end(lane, tag_of(index, LEAVE));
 }
 
@@ -288,7 +290,7 @@ static int send_next(struct work *work, struct lane *lane, bool stopping)
         return 0;
     if (!state->loaded)
         return lane->busy || stopping ? 0 : send_page(work, lane);
-    for (int i = 0; i < state->next && r == 0; i++)
+    for (int i = 0; i < state->next && r == 0 && state->to_leave > 0; i++)
         if (state->orders[i].to_leave)
             r = send_leave(work, lane, i);
     /* Half of the window at a time: sent together, they cost fewer system calls on both sides. */
@@ -370,6 +372,7 @@ static void ended(struct work *work, struct lane *lane, int index, enum piece pi
         state->in_flight--;
         if (order->failed || !order->held) {
             order->to_leave = true;
+            state->to_leave++;
         } else {
             lane->at.rows_done += order->canceled;
             lane->at.rows_skipped += !order->canceled;

@@ -10,7 +10,9 @@
 #include "status.h"
 
 #define RETRY_PAGE 500
+#define OWN_PAGE 50
 
+/* Returns 1 when it is settled, 0 when it was put off. */
 static int retry_one(struct books *books, struct work *work, const struct ledger_leftover *leftover)
 {
     bool locked = false;
@@ -21,7 +23,7 @@ static int retry_one(struct books *books, struct work *work, const struct ledger
     int r = work->task->kind->engine->retry(work, books->db, leftover, &locked);
 
     if (r == RETRIED_SETTLED)
-        return 0;
+        return 1;
     if (r < 0)
         return books_failed(books, r, "retrying a leftover");
     error = db_error(books->db);
@@ -49,20 +51,28 @@ static int set_timeouts(struct books *books, usec_t lock, usec_t statement)
 
 /*
  * Retries the listed leftovers, all of one run, with that run's task. They are rows of live traffic: this session, which
- * otherwise waits for rows of the ledger alone, gives way as a lane does.
+ * otherwise waits for rows of the ledger alone, gives way as a lane does. Returns how many were settled.
  */
 static int retry_list(struct books *books, const struct task *task, const struct ledger_leftover *list, size_t count)
 {
+    int settled = 0;
     struct work work = {0};
     int r = set_timeouts(books, books->job->lock_timeout, BOOKS_STATEMENT_TIMEOUT);
 
     books_name_work(&work, books, task, list[0].run, list[0].run_attempt);
-    for (size_t i = 0; i < count && r == 0; i++)
+    for (size_t i = 0; i < count && r == 0; i++) {
         r = child_stop ? -EINTR : retry_one(books, &work, &list[i]);
-    return r == 0 ? set_timeouts(books, BOOKS_LOCK_TIMEOUT, 0) : r;
+        if (r > 0) {
+            settled++;
+            r = 0;
+        }
+    }
+    if (r == 0)
+        r = set_timeouts(books, BOOKS_LOCK_TIMEOUT, 0);
+    return r < 0 ? r : settled;
 }
 
-/* One run's share of a list. */
+/* One run's share of a list. Returns 0 or a negative errno. */
 static int retry_run(struct books *books, const struct ledger_leftover *list, size_t count)
 {
     struct task task = {0};
@@ -71,7 +81,7 @@ static int retry_run(struct books *books, const struct ledger_leftover *list, si
     if (r == 0)
         r = retry_list(books, &task, list, count);
     task_free(&task);
-    return r;
+    return r < 0 ? r : 0;
 }
 
 /* Closes the runs of which nothing is left; one may have been killed before it came to that. */
@@ -138,17 +148,25 @@ int leftovers_retry(struct books *books, int64_t run)
     return r >= 0 ? STATUS_DONE : r == -EINTR ? STATUS_INTERRUPTED : STATUS_FAILED;
 }
 
-/* Rows that were locked or failed are tried once more at the end of their run: most locks are gone by then. */
+/* Most locks are gone by the end of the run. Where most are not, the others may wait for their time, and the run may end. */
 int leftovers_retry_own(struct books *books, const struct task *task, int64_t run)
 {
-    struct ledger_leftover *list = NULL;
-    size_t count = 0;
-    int r = ledger_leftovers(&books->ledger, books->row.id, run, NULL, RETRY_PAGE, &list, &count);
+    AUTO_TEXT after = NULL;
+    size_t count;
+    int r;
 
-    if (r < 0)
-        return books_failed(books, r, "reading the leftovers");
-    if (count > 0)
-        r = retry_list(books, task, list, count);
-    ledger_leftovers_free(list, count);
-    return r;
+    do {
+        struct ledger_leftover *list = NULL;
+
+        count = 0;
+        r = ledger_leftovers(&books->ledger, books->row.id, run, after, OWN_PAGE, &list, &count);
+        if (r < 0)
+            return books_failed(books, r, "reading the leftovers");
+        if (count > 0) {
+            r = retry_list(books, task, list, count);
+            mem_replace(&after, mem_copy(list[count - 1].key));
+        }
+        ledger_leftovers_free(list, count);
+    } while (count == OWN_PAGE && r > OWN_PAGE / 2);
+    return r < 0 ? r : 0;
 }
