@@ -259,8 +259,6 @@ def report(machine, records):
     lines = [["what", "to reach", *storages]]
     lines += [[what, reach, *(figure(by[name], name) for name in storages)] for what, reach, figure in FIGURES]
     text = [" · ".join(f"{name} {value}" for name, value in machine.items()), table(lines)]
-    if not any(r["contender"] == "normal" for r in records):
-        text.append("This program knows no paces yet: what it does is shown as `full`.")
     if failed := sum(r[kind]["failed"] for r in records for kind in ("live", "idle", "payments") if kind in r):
         text.append(f"{failed} live transactions failed (deadlocks).")
     text += [f"**{name}**\n\n{found}" for name in storages if (found := details(by[name]))]

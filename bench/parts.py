@@ -12,6 +12,7 @@ import subprocess
 
 from rig import BENCH, Failure, timed, under_traffic
 
+PACES = "full", "normal", "gentle"
 PATIENCE = 60  # seconds, after which cancel (a) and (b) stop on a slow disk: their rate is the figure
 
 
@@ -28,11 +29,6 @@ class Sizes:
     latency_rounds: int
     rounds: int
     idle: float         # seconds of traffic alone before each contender
-
-
-def paced(server):
-    """[(label, pace)]"""
-    return [(pace or "full", pace) for pace in server.paces()]
 
 
 def rotated(contenders, number):
@@ -117,9 +113,8 @@ def orm(server, count):
 
 def points(server, sizes):
     contenders = {"a": one_update(server), "b": committing(server, sizes.users), "c": orm(server, sizes.orm)}
-    for label, pace in paced(server):
-        contenders[label] = lambda dbname, pace=pace: server.roundsman(dbname, "points", pace)
-    full = paced(server)[0][1]
+    for pace in PACES:
+        contenders[pace] = lambda dbname, pace=pace: server.roundsman(dbname, "points", pace)
     with template(server, "shop", users=sizes.users) as shop:
         traffic = {"users": sizes.users, "idle": sizes.idle}
         yield from interleaved(server, "points", shop, contenders, sizes.latency_rounds, check_points, **traffic)
@@ -127,7 +122,7 @@ def points(server, sizes):
     script.write_text((BENCH / "traffic.sql").read_text().replace(":user,", "md5(:user::text)::uuid,")
                       .replace("id = :user;", "id = md5(:user::text)::uuid;"))
     with template(server, "shop_uuid", users=sizes.users, uuid=True) as shop:
-        contenders = {"a": one_update(server), "full": lambda dbname: server.roundsman(dbname, "points", full)}
+        contenders = {"a": one_update(server), "full": lambda dbname: server.roundsman(dbname, "points")}
         yield from interleaved(server, "uuid", shop, contenders, sizes.rounds, check_points, script=script, **traffic)
 
 
@@ -224,10 +219,9 @@ def set_based(server):
 
 
 def cancel(server, sizes):
-    full = paced(server)[0][1]
     contenders = {"a": one_by_one(server, sizes.orders), "b": procedure(server),
                   "c": outer_transaction(server, sizes.seed), "d": set_based(server),
-                  "full": lambda dbname: server.roundsman(dbname, "cancel", full)}
+                  "full": lambda dbname: server.roundsman(dbname, "cancel")}
     with template(server, "shop", users=sizes.users, orders=sizes.orders, others=sizes.orders) as shop:
         traffic = {"users": sizes.users, "idle": sizes.idle}
         # Payments are of orders that the contender locks: all of them, or those of (c).
@@ -238,13 +232,12 @@ def cancel(server, sizes):
 # ---- growth, without traffic ----
 
 def growth(server, sizes):
-    full = paced(server)[0][1]
     for users in sizes.growth:
         with template(server, "shop", users=users, settle=False) as shop:
             server.settle(shop, 1)
             for number in range(sizes.rounds):
                 server.warm(shop)
-                record = server.roundsman(shop, "points", full)
+                record = server.roundsman(shop, "points")
                 server.sql(shop, "VACUUM shop.users")
                 yield {"part": "growth", "contender": "points", "size": users, "round": number + 1, **record}
     for orders in sizes.backlog:
@@ -252,7 +245,7 @@ def growth(server, sizes):
             for number in range(max(5, sizes.rounds)):
                 server.warm(shop)
                 yield {"part": "growth", "contender": "cancel", "size": orders, "round": number + 1,
-                       **cancel_hundred(server, shop, full)}
+                       **cancel_hundred(server, shop)}
                 server.sql(shop, "UPDATE shop.orders SET status = 'PAYING', last_modified_at = now() - interval '1 day'"
                            " - (100 - id) * interval '50 ms' WHERE id <= 100", "VACUUM shop.orders")
 
@@ -263,10 +256,10 @@ FROM pg_stat_user_tables JOIN pg_statio_user_tables USING (relid, relname)
 WHERE relid IN ('shop.orders'::regclass, 'shop.order_items'::regclass)"""
 
 
-def cancel_hundred(server, shop, pace):
+def cancel_hundred(server, shop):
     """A round of 100, with what it touched of the tables that grow: rows read by scans, heap and index buffers."""
     before = {row[0]: row[1:] for row in server.sql(shop, TOUCHED)}
-    record = server.roundsman(shop, "cancel", pace)
+    record = server.roundsman(shop, "cancel")
     after = {row[0]: row[1:] for row in server.sql(shop, TOUCHED)}
     scanned, heap, index = (sum(after[name][i] - before[name][i] for name in after) for i in range(3))
     if record["rows"] != 100:
@@ -277,8 +270,7 @@ def cancel_hundred(server, shop, pace):
 # ---- WAL a row, period after period on one table, without traffic ----
 
 def wal(server, sizes):
-    full = paced(server)[0][1]
-    work = {"a": one_update(server), "full": lambda dbname: server.roundsman(dbname, "points", full)}
+    work = {"a": one_update(server), "full": lambda dbname: server.roundsman(dbname, "points")}
     with template(server, "shop", users=sizes.users, settle=False) as shop:
         for contender in work:
             with server.copy(shop) as dbname:
@@ -297,22 +289,21 @@ WAL = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, (SELECT wal_fpi FROM 
 # ---- stuck rows, without traffic ----
 
 def stuck(server, sizes):
-    full = paced(server)[0][1]
 
     def undisturbed(dbname):
-        return server.roundsman(dbname, "points", full)
+        return server.roundsman(dbname, "points")
 
     def locked(dbname):
         with server.connect(dbname, autocommit=False) as other:
             other.execute("SELECT FROM shop.users WHERE id % 100 = 50 FOR UPDATE")
             server.sql(dbname, "CHECKPOINT")
-            return server.roundsman(dbname, "points", full, expect=[10])
+            return server.roundsman(dbname, "points", expect=[10])
 
     def failing(dbname):
         server.sql(dbname, "UPDATE shop.users SET points = 9223372036854775807"
                    " WHERE id % (SELECT greatest(1, count(*) / 1000) FROM shop.users) = 0",
                    "VACUUM shop.users", "CHECKPOINT")
-        return server.roundsman(dbname, "points", full, expect=[10])
+        return server.roundsman(dbname, "points", expect=[10])
 
     contenders = {"undisturbed": undisturbed, "locked": locked, "failing": failing}
     with template(server, "shop", users=sizes.users) as shop:

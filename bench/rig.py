@@ -180,30 +180,19 @@ class Server:
 
     # ---- roundsman ----
 
-    def configure(self, name, pace=None, **job):
-        """A configuration file of three jobs on this database."""
-        pace = f'pace = "{pace}"; ' if pace else ""
+    def configure(self, name, pace="full"):
+        """A configuration file of two jobs on this database."""
         text = f"""database = {{ conninfo = "{self.conninfo(name, 'roundsman')}"; }};
 jobs = (
-  {{ name = "points"; kind = "points"; schedule = "@yearly"; {pace}amount = 1; }},
-  {{ name = "cancel"; kind = "cancel"; schedule = "@yearly"; {pace}older_than = "30m"; }}
+  {{ name = "points"; kind = "points"; schedule = "@yearly"; pace = "{pace}"; amount = 1; }},
+  {{ name = "cancel"; kind = "cancel"; schedule = "@yearly"; pace = "{pace}"; older_than = "30m"; }}
 );
 """
         path = self.directory / f"{name}.conf"
         path.write_text(text)
         return path
 
-    def paces(self):
-        """What the program knows of: [None] as long as it has no paces."""
-        done = subprocess.run([BINARY, "-c", self.configure("paces", "normal"), "--check", "--offline"], check=False,
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, env=ENVIRONMENT)
-        if done.returncode == 0:
-            return ["full", "normal", "gentle"]
-        if "pace" not in done.stdout + done.stderr:
-            raise Failure(f"{BINARY} --check --offline: {done.stdout}{done.stderr}")
-        return [None]
-
-    def roundsman(self, name, job, pace=None, expect=(0,)):
+    def roundsman(self, name, job, pace="full", expect=(0,)):
         """Makes a round. Its record: seconds from the start of the process to its end, peak memory, rows."""
         out = self.directory / "measured"
         said = self.run([sys.executable, "-I", "-S", "-c", MEASURE, out, BINARY, "-c", self.configure(name, pace),

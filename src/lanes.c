@@ -137,16 +137,19 @@ static struct lane *idle_lane(const struct work *work)
 /* A lane that may be worth parting: lanes began as equal shares, so that the first that is left is as good as any. */
 static struct lane *slow_lane(const struct work *work)
 {
+    struct lane *first = NULL;
     int unfinished = 0;
 
-    for (size_t i = 0; i < work->lane_count; i++)
-        unfinished += !work->lanes[i].finished;
-    if (unfinished >= governor_lanes(&work->governor, work_sessions(work)))
-        return NULL; /* no more may work at a time */
-    for (size_t i = 0; i < work->lane_count; i++)
-        if (!work->lanes[i].finished && !work->lanes[i].small && work->lanes[i].at.cursor != NULL)
-            return &work->lanes[i];
-    return NULL;
+    for (size_t i = 0; i < work->lane_count; i++) {
+        struct lane *lane = &work->lanes[i];
+
+        if (lane->yields && !lane->finished) /* it was told so, and waits for it */
+            return lane;
+        if (first == NULL && !lane->finished && !lane->small && lane->at.cursor != NULL)
+            first = lane;
+        unfinished += !lane->finished;
+    }
+    return unfinished < governor_lanes(&work->governor, work_sessions(work)) ? first : NULL;
 }
 
 /* The session of an idle lane goes on with the rest of another one. */
