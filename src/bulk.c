@@ -450,8 +450,8 @@ static void take_time(struct work *work, struct lane *lane)
     governor_committed(&work->governor, commit);
     work_rest(work, lane, work->last_batch_time, state->rows, state->bytes);
     state->batch.target = governor_batch_time(&work->governor);
-    /* A slow flush is not made quicker by fewer rows: it counts for half of the time at most, or batches shrank to one row. */
-    counted = commit < state->batch.target / 2 ? commit : state->batch.target / 2;
+    /* A slow flush is not made quicker by fewer rows: it counts for a part of the time only, or batches shrank to one row. */
+    counted = commit < state->batch.target / 4 ? commit : state->batch.target / 4;
     if (state->piece != LEAVE && state->bad == 0)
         batch_took(&state->batch, rows, state->executed - state->sent + counted);
     state->dense = state->integers && lower_of(lane) != NULL && state->piece != LEAVE &&

@@ -23,7 +23,7 @@ static const struct {
     double batch;          /* part of batch_time */
 } paces[] = {
     [PACE_GENTLE] = {.multiple = 2, .most = 0.15, .least = 0.05, .batch = 0.2},
-    [PACE_NORMAL] = {.multiple = 4, .most = 0.5, .least = 0.2, .batch = 0.3},
+    [PACE_NORMAL] = {.multiple = 4, .most = 0.5, .least = 0.3, .batch = 0.5},
     [PACE_FULL] = {.multiple = 0, .most = 1, .least = 1, .batch = 1},
 };
 
@@ -98,9 +98,11 @@ usec_t governor_batch_time(const struct governor *governor)
     double most = paces[governor->pace].most, least = paces[governor->pace].least;
     double above = most > least ? (governor->share - least) / (most - least) : 1;
     double shrunk = SHORTEST_SHARE + (1 - SHORTEST_SHARE) * above;
-    usec_t time = (usec_t)((double)governor->batch_time * paces[governor->pace].batch * shrunk);
+    double time = (double)governor->batch_time * paces[governor->pace].batch * shrunk;
 
-    return time > USEC_PER_MSEC ? time : USEC_PER_MSEC;
+    if (time < governor->latency) /* more of it would be flushes, which is what others queue for */
+        time = governor->latency < (double)governor->batch_time ? governor->latency : (double)governor->batch_time;
+    return time > USEC_PER_MSEC ? (usec_t)time : USEC_PER_MSEC;
 }
 
 int governor_lanes(const struct governor *governor, int sessions)

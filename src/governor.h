@@ -37,7 +37,7 @@ void governor_committed(struct governor *, usec_t commit);
 /* Somebody waits for a lock of ours: the share is halved, whatever the latency says. */
 void governor_blocked(struct governor *, usec_t now);
 
-/* How long a batch may last now. */
+/* How long a batch may last now: not less than a commit takes, up to batch_time. Shorter ones would be mostly flushes. */
 usec_t governor_batch_time(const struct governor *);
 
 /*

@@ -19,7 +19,7 @@
 static const enum pace all_paces[] = {PACE_GENTLE, PACE_NORMAL, PACE_FULL};
 #define PACES (sizeof(all_paces) / sizeof(*all_paces))
 static const double most[] = {[PACE_GENTLE] = 0.15, [PACE_NORMAL] = 0.5, [PACE_FULL] = 1};
-static const double least[] = {[PACE_GENTLE] = 0.05, [PACE_NORMAL] = 0.2, [PACE_FULL] = 1};
+static const double least[] = {[PACE_GENTLE] = 0.05, [PACE_NORMAL] = 0.3, [PACE_FULL] = 1};
 
 /* A lane of a run whose batches last as long as they may. */
 struct run {
@@ -120,8 +120,7 @@ static void test_congestion(void **state)
         assert_true(run.governor.share == least[pace]);
         steady(&run, 8, 6 * UNLOADED);
         assert_true(run.sum == least[pace] * run.count || fabs(run.sum / run.count - least[pace]) < 1e-9);
-        assert_true(governor_batch_time(&run.governor) >= longest / 4);
-        assert_true(governor_batch_time(&run.governor) < longest / 2);
+        assert_in_range(governor_batch_time(&run.governor), longest / 4, 7 * (usec_t)UNLOADED);
         steady(&run, 6, UNLOADED);
         assert_true(run.governor.share == most[pace]);
         assert_int_equal(governor_batch_time(&run.governor), longest);
@@ -212,8 +211,8 @@ static void test_congestion_of_our_own(void **state)
         commit(&run, UNLOADED);
     run.sum = run.count = 0;
     for (int i = 0; i < 3000; i++)
-        commit(&run, run.governor.share > 0.35 ? 8 * UNLOADED : UNLOADED);
-    if (run.sum / run.count < 0.25 || run.sum / run.count > 0.4)
+        commit(&run, run.governor.share > 0.4 ? 8 * UNLOADED : UNLOADED);
+    if (run.sum / run.count < 0.32 || run.sum / run.count > 0.45)
         fail_msg("a mean share of %.3f", run.sum / run.count);
 }
 
@@ -223,7 +222,7 @@ static void test_blocked(void **state)
 
     (void)state;
     governor_blocked(&run.governor, run.now);
-    assert_true(run.governor.share == 0.25);
+    assert_true(run.governor.share == least[PACE_NORMAL]); /* half would be less */
     for (int i = 0; i < 10; i++)
         governor_blocked(&run.governor, run.now);
     assert_true(run.governor.share == least[PACE_NORMAL]);
@@ -251,7 +250,7 @@ static void test_rests(void **state)
     assert_int_equal(governor_batch_time(&governor), 5 * MS);
     assert_in_range(rest_after(&governor, 3 * MS, 0, 0), 17 * MS - 1, 17 * MS);
     governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
-    assert_int_equal(governor_batch_time(&governor), 7500);
+    assert_int_equal(governor_batch_time(&governor), 12500);
     assert_in_range(rest_after(&governor, 7 * MS, 0, 0), 7 * MS - 1, 7 * MS);
     assert_in_range(rest_after(&governor, 0, 0, 0), 0, 1);
     assert_int_equal(rest_after(&governor, USEC_PER_DAY, 0, 0), 5 * USEC_PER_SEC);
@@ -281,6 +280,22 @@ static void test_lanes(void **state)
         batch.sessions = cases[i].sessions;
         assert_int_equal(governor_lanes(&governor, cases[i].sessions), cases[i].lanes);
         assert_in_range(governor_rest(&governor, &batch, 0) + 1, cases[i].rest, cases[i].rest + 2);
+    }
+}
+
+/* A batch is not shorter than its commit, or a slow disk would see little else than flushes. */
+static void test_a_disk_with_slow_flushes(void **state)
+{
+    (void)state;
+    for (enum pace pace = PACE_GENTLE; pace <= PACE_NORMAL; pace++) {
+        struct run run = begin(pace);
+
+        steady(&run, 20, 15 * MS);
+        assert_in_range(governor_batch_time(&run.governor), 10 * MS, 20 * MS);
+        steady(&run, 60, 400 * MS);
+        assert_int_equal(governor_batch_time(&run.governor), BATCH_TIME);
+        steady(&run, 60, 0.5 * MS);
+        assert_true(governor_batch_time(&run.governor) < 13 * MS);
     }
 }
 
@@ -428,6 +443,7 @@ int main(void)
         cmocka_unit_test(test_blocked_without_measurements),
         cmocka_unit_test(test_rests),
         cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_a_disk_with_slow_flushes),
         cmocka_unit_test(test_what_nobody_feels),
         cmocka_unit_test(test_rests_by_wal),
         cmocka_unit_test(test_finish_within),
