@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: PostgreSQL */
 #include "lanes.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -126,12 +127,22 @@ static void wait_for_answers(struct work *work, struct pollfd *fds, const struct
 /* Rows under which parting a lane costs more than it gains. */
 #define FEW_ROWS 20000
 
+/* The one that is taking over already, or else the first that is done: one at a time, or two would part the same lane. */
 static struct lane *idle_lane(const struct work *work)
 {
-    for (size_t i = 0; i < work->lane_count; i++)
-        if (work->lanes[i].finished && work->lanes[i].db != NULL)
-            return &work->lanes[i];
-    return NULL;
+    struct lane *first = NULL;
+
+    for (size_t i = 0; i < work->lane_count; i++) {
+        struct lane *lane = &work->lanes[i];
+
+        if (!lane->finished || lane->db == NULL)
+            continue;
+        if (lane->sharing != SHARING_NOTHING)
+            return lane;
+        if (first == NULL)
+            first = lane;
+    }
+    return first;
 }
 
 /* A lane that may be worth parting: lanes began as equal shares, so that the first that is left is as good as any. */
@@ -157,6 +168,7 @@ static void hand_over(struct work *work, struct lane *idle, struct lane *lane)
 {
     struct lane *rest = &work->lanes[work->lane_count];
 
+    assert(!lane->busy); /* a batch in flight may go beyond the new end */
     *rest = (struct lane){
         .at = {.lane = (int)work->lane_count, .from = mem_copy(idle->middle), .to = lane->at.to},
         .db = idle->db,

@@ -343,23 +343,35 @@ int ledger_skip(const struct ledger *ledger, int job, usec_t settled, usec_t fro
 
 int ledger_take_up(const struct ledger *ledger, int64_t run, int attempt, int *ret_attempt)
 {
-    AUTO_ROWS rows = NULL;
-    /* Touching the lanes waits for a batch of an earlier attempt that is just being committed: after it, none can be. */
-    int r = ASK(ledger, &rows,
-                "WITH run AS ("
-                " UPDATE ledger.run SET attempt = attempt + 1, state = 'running', error = NULL, finished_at = NULL"
-                " WHERE id = $1::bigint AND attempt = $2::integer AND state IN ('running', 'failed', 'interrupted')"
-                " RETURNING id, attempt),"
-                " lanes AS (UPDATE ledger.lane l SET attempt = run.attempt FROM run WHERE l.run_id = run.id)"
-                " SELECT attempt FROM run",
-                NUMBER(run), NUMBER(attempt));
+    AUTO_BUF take = {0}, fence = {0};
+    const char *const values[] = {NUMBER(run), NUMBER(attempt)};
+    struct db_statement statements[] = {{NULL, 2, values}, {NULL, 2, values}};
+    struct rows *rows[2];
+    int r;
 
+    ledger_sql(&take, ledger->schema,
+               "UPDATE ledger.run SET attempt = attempt + 1, state = 'running', error = NULL, finished_at = NULL"
+               " WHERE id = $1::bigint AND attempt = $2::integer AND state IN ('running', 'failed', 'interrupted')"
+               " RETURNING attempt");
+    /*
+     * Touching the lanes waits for a batch of an earlier attempt that is just being committed: after it, none can be. A
+     * statement of its own, since a lane may just have been parted: only a later snapshot sees the new one.
+     */
+    ledger_sql(&fence, ledger->schema,
+               "UPDATE ledger.lane l SET attempt = r.attempt FROM ledger.run r WHERE r.id = l.run_id"
+               " AND l.run_id = $1::bigint AND r.attempt = $2::integer + 1 AND r.state = 'running'");
+    statements[0].sql = take.text;
+    statements[1].sql = fence.text;
+    r = db_transaction(ledger->db, statements, ELEMENTS(statements), rows);
     if (r < 0)
         return r;
-    if (rows_count(rows) == 0)
-        return -ESTALE;
-    *ret_attempt = (int)rows_integer(rows, 0, 0);
-    return 0;
+    if (rows_count(rows[0]) > 0)
+        *ret_attempt = (int)rows_integer(rows[0], 0, 0);
+    else
+        r = -ESTALE;
+    for (size_t i = 0; i < ELEMENTS(rows); i++)
+        rows_free(rows[i]);
+    return r;
 }
 
 void ledger_lane_free(struct ledger_lane *lane)
@@ -585,8 +597,10 @@ void ledger_add_move(struct buf *buf, const char *schema, const char *done, cons
 void ledger_add_part(struct buf *buf, const char *schema)
 {
     ledger_sql(buf, schema,
-               "WITH parted AS ("
-               " UPDATE ledger.lane SET range_to = $6::text WHERE run_id = $1::bigint AND lane = $2::integer"
+               "WITH run AS MATERIALIZED ("
+               " SELECT 1 FROM ledger.run WHERE id = $1::bigint AND attempt = $3::integer FOR NO KEY UPDATE),"
+               " parted AS ("
+               " UPDATE ledger.lane SET range_to = $6::text WHERE EXISTS (SELECT 1 FROM run) AND run_id = $1::bigint AND lane = $2::integer"
                " AND attempt = $3::integer AND cursor = $4::text AND range_to = $5::text RETURNING run_id, attempt)"
                " INSERT INTO ledger.lane (run_id, lane, attempt, range_from, range_to)"
                " SELECT run_id, $7::integer, attempt, $6::text, $5::text FROM parted RETURNING 1");

@@ -174,7 +174,8 @@ void ledger_add_move(struct buf *, const char *schema, const char *done, const c
 
 /*
  * Parts a lane: it ends at $6 now, and lane number $7 begins there and has the rest. Parameters: $1 run, $2 lane, $3 attempt,
- * $4 cursor (text), $5 the lane's end. Returns a row, or none when one of these was not so.
+ * $4 cursor (text), $5 the lane's end. Returns a row, or none when one of these was not so. It holds the run's row, so that
+ * whoever takes the run up meanwhile waits, and sees the new lane.
  */
 void ledger_add_part(struct buf *, const char *schema);
 
