@@ -9,27 +9,31 @@ from harness import JOBS, wait_until
 
 USERS = 80000
 
-# Rows of the upper half cost as much as some twenty others: lanes that share the rows equally do not share the work.
+# Some rows cost as much as some twenty others: lanes that share the rows equally do not share the work.
 SLOW = """
     CREATE FUNCTION shop.slow() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM md5(repeat(new.id::text, 8000)); RETURN new; END $$;
-    CREATE TRIGGER slow BEFORE UPDATE ON shop.users FOR EACH ROW WHEN (new.id > %d) EXECUTE FUNCTION shop.slow()
-""" % (USERS // 2)
+    CREATE TRIGGER slow BEFORE UPDATE ON shop.users FOR EACH ROW WHEN (%s) EXECUTE FUNCTION shop.slow()
+"""
+
+
+def crowded(shop, lanes, slow, users=USERS):
+    shop.populate(users=users, items=1, orders=0)
+    shop.sql("ANALYZE shop.users")
+    shop.sql(SLOW % slow)
+    shop.configure(jobs=JOBS, defaults={"pace": "full", "lanes": lanes, "batch_max": 1000})
+    return shop
 
 
 @pytest.fixture
 def crowd(shop):
-    shop.populate(users=USERS, items=1, orders=0)
-    shop.sql("ANALYZE shop.users")
-    shop.sql(SLOW)
-    shop.configure(jobs=JOBS, defaults={"pace": "full", "lanes": 2, "batch_max": 1000})
-    return shop
+    return crowded(shop, 2, f"new.id > {USERS // 2}")
 
 
-def tiles(shop):
+def tiles(shop, users=USERS):
     """The lanes, in the order of their ranges, which must have neither gap nor overlap."""
     lanes = sorted(shop.lanes(), key=lambda lane: int(lane["range_to"]))
-    assert lanes[0]["range_from"] is None and lanes[-1]["range_to"] == str(USERS)
+    assert lanes[0]["range_from"] is None and lanes[-1]["range_to"] == str(users)
     for left, right in zip(lanes, lanes[1:]):
         assert left["range_to"] == right["range_from"]
     return lanes
@@ -45,6 +49,21 @@ def test_an_idle_lane_takes_over_half_of_the_rest(crowd):
     assert sum(lane["rows_done"] for lane in lanes) == USERS
     for lane in lanes:
         assert lane["cursor"] == lane["range_to"]
+        assert lane["rows_done"] == int(lane["range_to"]) - int(lane["range_from"] or 0)
+
+
+def test_several_idle_lanes_take_over_one_at_a_time(shop):
+    """The slow rows are those of the first of four lanes: the others become idle while one of them looks for a middle."""
+    users = 200000
+    crowded(shop, 4, f"new.id <= {users // 4}", users)
+    shop.sql("UPDATE pg_class SET reltuples = 5000 WHERE oid = 'shop.users'::regclass")  # it looks at all rows, and so for long
+    expected = shop.books().with_points(10000)
+    done = shop.roundsman("--run-once", "daily-points")
+    assert done.status == 0, done.err
+    assert shop.books() == expected, shop.books().explain(expected)
+    lanes = tiles(shop, users)
+    assert len(lanes) > 4
+    for lane in lanes:
         assert lane["rows_done"] == int(lane["range_to"]) - int(lane["range_from"] or 0)
 
 
