@@ -208,8 +208,10 @@ static int open_connection(const struct db_options *options, PGconn **ret, char 
     PQconninfoOption *user = NULL;
     int r = parse(options->conninfo, &user, ret_error);
     AUTO_TEXT name = mem_print("roundsman%s%s", options->purpose[0] != '\0' ? " " : "", options->purpose);
-    const char *keywords[10] = {"dbname", "fallback_application_name"}, *values[10] = {options->conninfo, name};
-    size_t count = 2;
+    /* Later keywords win over what conninfo says: the file is UTF-8, and so are the keys and messages that come back. */
+    const char *keywords[12] = {"dbname", "fallback_application_name", "client_encoding"};
+    const char *values[12] = {options->conninfo, name, "UTF8"};
+    size_t count = 3;
     const char *hosts;
     const struct {
         const char *keyword, *value;

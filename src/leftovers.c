@@ -149,7 +149,7 @@ int leftovers_retry(struct books *books, int64_t run)
 }
 
 /* Most locks are gone by the end of the run. Where most are not, the others may wait for their time, and the run may end. */
-int leftovers_retry_own(struct books *books, const struct task *task, int64_t run)
+int leftovers_retry_own(struct books *books, const struct task *task, int64_t run, int attempt)
 {
     AUTO_TEXT after = NULL;
     size_t count;
@@ -162,6 +162,8 @@ int leftovers_retry_own(struct books *books, const struct task *task, int64_t ru
         r = ledger_leftovers(&books->ledger, books->row.id, run, after, OWN_PAGE, &list, &count);
         if (r < 0)
             return books_failed(books, r, "reading the leftovers");
+        for (size_t i = 0; i < count; i++) /* not whatever it is by now: somebody else may have taken the run up */
+            list[i].run_attempt = attempt;
         if (count > 0) {
             r = retry_list(books, task, list, count);
             mem_replace(&after, mem_copy(list[count - 1].key));

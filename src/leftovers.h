@@ -15,6 +15,6 @@ int leftovers_retry(struct books *, int64_t run);
 /*
  * Those of a run that is still running, once, as long as it helps. Returns 0 or a negative errno (-EINTR: stopped).
  */
-int leftovers_retry_own(struct books *, const struct task *, int64_t run);
+int leftovers_retry_own(struct books *, const struct task *, int64_t run, int attempt);
 
 #endif

@@ -192,7 +192,7 @@ static int drive(struct round *round)
         return stop(round, "interrupted", NULL);
     if (work->end == WORK_FAILED)
         return stop(round, "failed", work->error);
-    r = leftovers_retry_own(books, round->task, round->id);
+    r = leftovers_retry_own(books, round->task, round->id, round->attempt);
     if (r == -EINTR)
         return stop(round, "interrupted", NULL);
     if (r < 0) { /* logged; a lost connection leaves the ledger as it is */

@@ -346,6 +346,19 @@ def test_a_deduction_skips_whom_it_would_take_below_zero(shop):
     assert f"{1000 - poor} rows changed, {poor} skipped" in result.out
 
 
+def test_a_retried_row_is_judged_as_it_is_by_then(shop):
+    """It has too few points now, or is none of those that the condition means: neither is touched, and both are settled."""
+    shop.sql("GRANT SELECT ON shop.users TO roundsman")
+    configure(shop, amount=-10, where="last_modified_at > '2000-01-01'")
+    with shop.hold("SELECT FROM shop.users WHERE id IN (500, 501) FOR UPDATE"):
+        run(shop, 10)
+    shop.sql("UPDATE shop.users SET points = 5 WHERE id = 500; UPDATE shop.users SET last_modified_at = '1999-01-01' WHERE id = 501")
+    books = shop.books()
+    run(shop)
+    expect(shop, books)
+    assert [(made["state"], made["rows_done"], made["rows_skipped"]) for made in shop.runs()] == [("done", 998, 2)]
+
+
 def test_a_deduction_sees_what_a_live_session_has_just_spent(shop):
     """User 5 can pay when the batch starts, and cannot any more when it gets the row."""
     configure(shop, amount=-1000, lock_timeout="900ms")

@@ -12,7 +12,7 @@ import zoneinfo
 
 import pytest
 
-from harness import JOBS, YEARLY, wait_until
+from harness import JOBS, TOP, YEARLY, Shop, wait_until
 
 NAME = "cancel-unpaid"
 
@@ -609,6 +609,28 @@ def test_integer_statuses(small, kind):
     expected.status = {taken: -9, cart: -9, paid: 3}
     once(small)
     agree(small, expected)
+
+
+def test_a_database_of_another_encoding(server, tmp_path):
+    """The file is UTF-8; names, statuses and keys of a database that is not are the same all the same."""
+    name = "latin1"
+    with server.connect() as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'")
+    server.psql(name, "-f", TOP / "sql" / "shop.sql", "-f", TOP / "sql" / "role.sql")
+    shop = Shop(server, name, tmp_path)
+    shop.sql("ALTER TABLE shop.orders DROP CONSTRAINT orders_status_check")
+    shop.sql("INSERT INTO shop.users (name) VALUES ('Jürgen')")
+    shop.sql("INSERT INTO shop.orders (user_id, status, last_modified_at)"
+             " SELECT id, 'für später', now() - interval '1 hour' FROM shop.users")
+    shop.sql("CREATE INDEX ON shop.orders (last_modified_at, id) WHERE status = 'für später'")
+    shop.sql("CREATE INDEX ON shop.order_items (order_id); ALTER TABLE shop.orders RENAME TO aufträge")
+    shop.configure(jobs=[{**JOBS[2], "statuses": ["für später"]}], tables={"orders": {"table": "shop.aufträge"}})
+    shop.install()
+    done = shop.roundsman("--run-once", "cancel-unpaid")
+    assert done.status == 0 and "1 row" in done.out, done
+    assert shop.value("SELECT status FROM shop.aufträge") == "CANCELED"
+    shop.close()
+    server.drop_database(name)
 
 
 def test_enum_statuses(small):

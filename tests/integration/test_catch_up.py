@@ -184,6 +184,15 @@ def test_a_change_owes_nothing_from_before_and_takes_effect_with_a_daemon(shop, 
     assert shop.sql("SELECT schedule, timezone, enabled FROM roundsman.job") == [(DAILY, "UTC", True)]
 
 
+def test_a_change_does_not_move_settled_through_back(shop):
+    """Settled by a host whose clock is a little ahead, within max_clock_skew."""
+    configure(shop)
+    ahead = shop.value("SELECT now() + interval '20 seconds'")
+    seen(shop, ahead, schedule="0 0 1 * *")
+    by_daemon(shop, lambda: shop.value("SELECT schedule FROM roundsman.job") == DAILY)
+    assert settled(shop) == ahead
+
+
 def test_another_daemons_old_schedule_fails_loudly(shop):
     configure(shop, "* * * * * *", retry_delay="1s")
     with shop.start() as daemon:
@@ -340,15 +349,16 @@ def test_the_daemon_leaves_manual_runs_alone(shop):
 
 # ---- Clocks ----
 
-@pytest.mark.parametrize("shift", ["+1h", "-1h"])
-def test_a_clock_apart_settles_nothing_loudly(shop, shift):
+# Ahead by less than the machine has been up: libfaketime moves the time that timers count from its start, too.
+@pytest.mark.parametrize("shift, apart", [("+50s", "(49|50) s"), ("-1h", "(3599|3600) s")])
+def test_a_clock_apart_settles_nothing_loudly(shop, shift, apart):
     today = midnight()
     configure(shop)
     seen(shop, today - 2 * DAY)
     result = run(shop, 1, faketime=shift)
-    assert re.search(r"the clocks disagree by (3599|3600) s \(this host: 2\S+Z, database: 2\S+Z\): nothing is settled", result.err), result
+    assert re.search(rf"the clocks disagree by {apart} \(this host: 2\S+Z, database: 2\S+Z\): nothing is settled", result.err), result
     with shop.start(faketime=shift) as daemon:
-        daemon.wait_for(r"error: points: the clocks disagree by (3599|3600) s")
+        daemon.wait_for(f"error: points: the clocks disagree by {apart}")
         assert daemon.stop() == 0
     assert made(shop) == [] and settled(shop) == today - 2 * DAY
     # It is a setting.
@@ -392,12 +402,11 @@ def test_max_runtime_interrupts_run_once(shop):
     shop.sql("CREATE FUNCTION shop.slow() RETURNS trigger LANGUAGE plpgsql AS"
              " $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$")
     shop.sql("CREATE TRIGGER slow BEFORE UPDATE ON shop.users FOR EACH ROW EXECUTE FUNCTION shop.slow()")
-    began = time.monotonic()
     result = run(shop, 11)
-    assert time.monotonic() - began < 10
     assert "max_runtime (1s) is over" in result.err, result
     assert made(shop) == [(None, "manual", "interrupted")]
     assert 0 < shop.runs()[0]["rows_done"] < 1000
     shop.sql("DROP TRIGGER slow ON shop.users")
+    configure(shop, YEARLY)
     run(shop)
     assert shop.books() == before.with_points(10)

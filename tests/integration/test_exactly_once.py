@@ -187,6 +187,28 @@ def test_kill_in_mid_flight(shop, kind, share, due):
         only_run(shop, "done", rows, attempt=2)
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_orders_of_the_cursors_own_instant_are_not_passed_over(shop, lanes):
+    """Killed between two pages of orders that are equally old, which may be the lane's end: the cursor is in their middle."""
+    shop.sql("UPDATE shop.orders SET status = 'PAID'")
+    shop.sql("INSERT INTO shop.orders (user_id, status, points_spent, last_modified_at) SELECT 1 + n %% 9, 'PAYING', 1,"
+             " now() - CASE WHEN n <= %s THEN interval '2 hours' ELSE interval '1 hour' END"
+             " FROM generate_series(1, %s) AS n", 1400 * (lanes - 1), 1400 * lanes)
+    configure(shop, "cancel", lanes=lanes)
+    expected, rows = expected_books(shop, "cancel")
+    with hold_row(shop, "cancel", 0.9) as hold, shop.start("--run-once", "cancel-unpaid") as process:
+        hold.reached(process)
+        process.signal(signal.SIGKILL)
+        process.wait()
+        hold.release()
+    wait_gone(shop)
+    lane = shop.lanes()[0]
+    assert lane["cursor"] and lane["cursor"] != lane["range_to"]
+    once(shop, "cancel")
+    check_books(shop, expected)
+    only_run(shop, "done", rows, attempt=2)
+
+
 @pytest.mark.parametrize("kind", ["points", "restock", "cancel"])
 def test_the_session_is_terminated_in_mid_flight(shop, kind):
     """The transaction in flight is rolled back by the server, and the run fails; the next one finishes it."""
@@ -545,6 +567,25 @@ def test_a_lost_retry_of_a_leftover(shop, kind, blow):
     assert shop.leftovers() == []
 
 
+@pytest.mark.parametrize("kind", ["points", "cancel"])
+def test_a_leftover_that_cannot_be_deleted_is_not_done(shop, kind):
+    """The deletion is the gate: without it the row would be done at every attempt."""
+    expected, rows = expected_books(shop, kind)
+    key = shop.stale_orders()[0] if kind == "cancel" else 500
+    configure(shop, kind)
+    with shop.hold(f"SELECT FROM shop.{TABLES[kind]} WHERE id = %s FOR UPDATE", key):
+        once(shop, kind, status=10)
+    books = shop.books()
+    shop.sql("CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';"
+             " CREATE TRIGGER keep BEFORE DELETE ON roundsman.leftover FOR EACH ROW EXECUTE FUNCTION public.keep()")
+    once(shop, kind, status=10)
+    check_books(shop, books)
+    shop.sql("DROP TRIGGER keep ON roundsman.leftover")
+    once(shop, kind)
+    check_books(shop, expected)
+    only_run(shop, "done", rows)
+
+
 def test_only_typed_again(shop):
     """The same command resumes, then reports; another --only is refused meanwhile, naming the run."""
     configure(shop)
@@ -722,6 +763,26 @@ def test_a_stale_runner_marks_the_run_nothing(shop, ending):
         assert ("changed the ledger" if ending == "done" else "taken it up") in stale.log()
     check_books(shop, books)
     assert ledger(shop) == before
+
+
+def test_a_stale_runner_retries_no_leftover(shop):
+    """The run is another attempt's, and what it left over with it."""
+    grow(shop)
+    configure(shop, lanes=1)
+    with shop.hold("SELECT FROM shop.users WHERE id = 77 FOR UPDATE") as other, hold_row(shop, "points", 1) as hold, \
+            shop.start("--run-once", "daily-points") as stale:
+        hold.reached(stale)
+        stale.signal(signal.SIGSTOP)
+        hold.release()
+        wait_idle(shop)
+        shop.sql("UPDATE roundsman.run SET attempt = 2; UPDATE roundsman.lane SET attempt = 2")
+        other.rollback()
+        before, books = ledger(shop), shop.books()
+        stale.signal(signal.SIGCONT)
+        assert stale.wait() == 1, stale.log()
+        assert "changed the ledger" in stale.log()
+    check_books(shop, books)
+    assert ledger(shop) == before and len(shop.leftovers()) == 1
 
 
 def test_a_cursor_that_somebody_moved(shop):
@@ -1016,6 +1077,22 @@ def test_done_requires_every_cursor_at_its_end(shop):
     once(shop)
     check_books(shop, expected)
     only_run(shop, "done", rows)
+
+
+def test_partial_requires_every_cursor_at_its_end(shop):
+    """A run with leftovers is not resumed when it is partial: what its lanes have not come to would never be done."""
+    grow(shop)
+    configure(shop)
+    with shop.hold("SELECT FROM shop.users WHERE id = 1234 FOR UPDATE"):
+        with hold_row(shop, "points", 1) as hold, shop.start("--run-once", "daily-points") as process:
+            hold.reached(process)
+            wait_until(lambda: shop.sql("SELECT 1 FROM roundsman.lane WHERE lane = 0 AND cursor = range_to") and shop.leftovers(),
+                       what="the first lane's end, and the leftover")
+            shop.sql("UPDATE roundsman.lane SET cursor = '1' WHERE lane = 0")
+            hold.release()
+            assert process.wait() == 1, process.log()
+    assert "marking the run done" in process.log()
+    only_run(shop, "running", attempt=1)
 
 
 def test_done_requires_that_nothing_is_left_over(shop):

@@ -2,10 +2,14 @@
 """Idle lanes take over half of what is left of a slow one, and the lanes tile the range at every moment."""
 
 import signal
+import threading
+import time
 
 import pytest
 
 from harness import JOBS, wait_until
+from test_exactly_once import Hold, lock_waits
+from wire import Proxy
 
 USERS = 80000
 
@@ -17,23 +21,19 @@ SLOW = """
 """
 
 
-def crowded(shop, lanes, slow, users=USERS):
-    shop.populate(users=users, items=1, orders=0)
+@pytest.fixture
+def crowd(shop):
+    shop.populate(users=USERS, items=1, orders=0)
     shop.sql("ANALYZE shop.users")
-    shop.sql(SLOW % slow)
-    shop.configure(jobs=JOBS, defaults={"pace": "full", "lanes": lanes, "batch_max": 1000})
+    shop.sql(SLOW % f"new.id > {USERS // 2}")
+    shop.configure(jobs=JOBS, defaults={"pace": "full", "lanes": 2, "batch_max": 1000})
     return shop
 
 
-@pytest.fixture
-def crowd(shop):
-    return crowded(shop, 2, f"new.id > {USERS // 2}")
-
-
-def tiles(shop, users=USERS):
+def tiles(shop):
     """The lanes, in the order of their ranges, which must have neither gap nor overlap."""
     lanes = sorted(shop.lanes(), key=lambda lane: int(lane["range_to"]))
-    assert lanes[0]["range_from"] is None and lanes[-1]["range_to"] == str(users)
+    assert lanes[0]["range_from"] is None and lanes[-1]["range_to"] == str(USERS)
     for left, right in zip(lanes, lanes[1:]):
         assert left["range_to"] == right["range_from"]
     return lanes
@@ -49,21 +49,6 @@ def test_an_idle_lane_takes_over_half_of_the_rest(crowd):
     assert sum(lane["rows_done"] for lane in lanes) == USERS
     for lane in lanes:
         assert lane["cursor"] == lane["range_to"]
-        assert lane["rows_done"] == int(lane["range_to"]) - int(lane["range_from"] or 0)
-
-
-def test_several_idle_lanes_take_over_one_at_a_time(shop):
-    """The slow rows are those of the first of four lanes: the others become idle while one of them looks for a middle."""
-    users = 200000
-    crowded(shop, 4, f"new.id <= {users // 4}", users)
-    shop.sql("UPDATE pg_class SET reltuples = 5000 WHERE oid = 'shop.users'::regclass")  # it looks at all rows, and so for long
-    expected = shop.books().with_points(10000)
-    done = shop.roundsman("--run-once", "daily-points")
-    assert done.status == 0, done.err
-    assert shop.books() == expected, shop.books().explain(expected)
-    lanes = tiles(shop, users)
-    assert len(lanes) > 4
-    for lane in lanes:
         assert lane["rows_done"] == int(lane["range_to"]) - int(lane["range_from"] or 0)
 
 
@@ -95,3 +80,104 @@ def test_killed_after_a_lane_was_parted(crowd):
     assert done.status == 0, done.err
     assert crowd.books() == expected, crowd.books().explain(expected)
     assert sum(lane["rows_done"] for lane in tiles(crowd)) == USERS
+
+
+def test_killed_while_a_lane_is_parted(crowd):
+    """What was sent is committed after the death: whoever takes the run up has the new lane's attempt as well."""
+    expected = crowd.books().with_points(10000)
+    with Hold(crowd, "roundsman.lane", "NEW.lane >= 2", "INSERT") as hold:
+        with crowd.start("--run-once", "daily-points") as process:
+            hold.reached(process)
+            process.signal(signal.SIGKILL)
+            process.wait()
+        with crowd.start("--run-once", "daily-points") as fresh:
+            wait_until(lambda: fresh.popen.poll() is not None or lock_waits(crowd), what="the next process to wait, or to end")
+            hold.release()
+            assert fresh.wait(60) == 0, fresh.log()
+    assert len(tiles(crowd)) > 2
+    assert {lane["attempt"] for lane in crowd.lanes()} == {2}
+    assert crowd.books() == expected, crowd.books().explain(expected)
+
+
+class Apart(Proxy):
+    """
+    The first idle lane is told the middle late, when a second one has asked for it, too; and what the lane that is parted
+    sends after that comes late: as on a network that is slow for a moment.
+    """
+
+    def __init__(self, shop):
+        super().__init__(shop)
+        self.asked, self.parted = [], []
+        self.second, self.again = threading.Event(), threading.Event()
+
+    def transaction(self, link, unit):
+        if b"\0m1\0" in unit and b"percentile" not in unit:
+            self.asked.append(link)
+            if len(self.asked) > 1:
+                self.second.set()
+            else:
+                self.second.wait(2)
+                time.sleep(0.05)
+        elif b"\0p1\0" in unit and b"range_to" not in unit:
+            self.parted.append(link)
+            if len(self.parted) > 1:
+                super().transaction(link, unit)
+                time.sleep(0.2)
+                self.again.set()
+                return
+        elif len(self.parted) == 1 and link is self.links[1]:
+            self.again.wait(1)
+            self.again.set()
+        super().transaction(link, unit)
+
+
+def test_two_lanes_that_fall_idle_together(shop):
+    """One after the other takes over: the middle that the second was told is none any more when the first has parted the lane."""
+    shop.populate(users=USERS, items=1, orders=0)
+    shop.sql("ANALYZE shop.users")
+    # The first third is slow, the second less so: the last lane falls idle first, the one before it soon after.
+    shop.sql((SLOW % f"new.id <= {USERS * 2 // 3}").replace("8000", f"CASE WHEN new.id <= {USERS // 3} THEN 8000 ELSE 2000 END"))
+    expected = shop.books().with_points(10000)
+    with Apart(shop) as proxy:
+        shop.configure(jobs=JOBS, defaults={"pace": "full", "lanes": 3, "batch_max": 1000},
+                       database={"conninfo": proxy.conninfo})
+        done = shop.roundsman("--run-once", "daily-points")
+        tiles(shop)
+        assert proxy.parted
+    assert done.status == 0, done
+    assert shop.books() == expected, shop.books().explain(expected)
+    assert sum(lane["rows_done"] for lane in tiles(shop)) == USERS
+
+
+def test_what_was_planned_beyond_the_new_end_is_forgotten(shop):
+    """The batch after the one in flight, planned along with it, would go as far as the lane did before it was parted."""
+    shop.populate(users=2 * USERS, items=1, orders=0)
+    shop.sql("UPDATE shop.users SET id = 1000000 + 3 * id; ANALYZE shop.users")  # not neighbors: ends are looked for in advance
+    shop.configure(jobs=JOBS, defaults={"pace": "full", "lanes": 2, "batch_time": "10s", "batch_max": 100000})
+    expected = shop.books().with_points(10000)
+    with Hold(shop, "shop.users", "OLD.id = 1000000 + 3 * 125000") as hold, shop.start("--run-once", "daily-points") as process:
+        hold.reached(process)
+        wait_until(lambda: any(lane["lane"] == 0 and lane["cursor"] == lane["range_to"] for lane in shop.lanes()),
+                   what="the first lane's end")
+        hold.release()
+        assert process.wait(60) == 0, process.log()
+    assert len(shop.lanes()) > 2
+    assert sum(lane["rows_done"] for lane in shop.lanes()) == 2 * USERS
+    assert shop.books() == expected, shop.books().explain(expected)
+
+
+@pytest.mark.parametrize("change", ["attempt = 2", "cursor = (cursor::bigint + 1)::text", "range_to = (range_to::bigint - 1)::text"])
+def test_a_lane_that_is_not_as_it_was_is_not_parted(crowd, change):
+    """Another process took the run up, or went on with the lane, or parted it, a moment before."""
+    with Proxy(crowd) as proxy:
+        crowd.configure(jobs=JOBS, defaults={"pace": "full", "lanes": 2, "batch_max": 1000},
+                        database={"conninfo": proxy.conninfo})
+
+        def judge(_, unit):
+            if b"\0p1\0" in unit and b"range_to" not in unit:
+                crowd.sql(f"UPDATE roundsman.lane SET {change}")
+
+        proxy.arm(judge)
+        done = crowd.roundsman("--run-once", "daily-points")
+    assert done.status == 1 and "another process has taken the run up" in done.err, done
+    assert len(crowd.lanes()) == 2
