@@ -58,7 +58,7 @@ static int read_extent(struct db *db, struct task *task, const struct change *ch
     sql_quote_name(&table, change->table);
     buf_add(&sql, "SELECT (extract(epoch FROM now()) * 1000000)::bigint, (SELECT coalesce(sum(CASE WHEN reltuples > 0"
                   " THEN reltuples ELSE pg_relation_size(oid) / 100 END), 0)::bigint FROM pg_class"
-                  " WHERE oid = $1::regclass OR oid IN (SELECT relid FROM pg_partition_tree($1::regclass) WHERE isleaf)),"
+                  " WHERE relkind <> 'p' AND (oid = $1::regclass OR oid IN (SELECT relid FROM pg_partition_tree($1::regclass)))),"
                   " (SELECT t.");
     sql_quote(&sql, change->key);
     buf_print(&sql, "::text FROM %s AS t ORDER BY t.", table.text);
@@ -126,17 +126,38 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
 
 /* ---- A lane ---- */
 
-static char *sql_of(enum piece piece, const struct work *work, bool lower)
+/* Whether triggers of the application see each row before it is changed: then it has to be verified what they made of it. */
+static int read_watched(struct db *db, const char *table, bool *ret)
+{
+    AUTO_BUF name = {0};
+    AUTO_ROWS rows = NULL;
+    int r;
+
+    sql_quote_name(&name, table);
+    r = db_query(db,
+                 "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
+                 " AND tgtype & 19 = 19" /* FOR EACH ROW (1), BEFORE (2), UPDATE (16) */
+                 " AND (tgrelid = $1::regclass OR tgrelid IN (SELECT relid FROM pg_partition_tree($1::regclass))))",
+                 1, (const char *[]){name.text}, &rows);
+    if (r == 0)
+        *ret = rows_boolean(rows, 0, 0);
+    return r;
+}
+
+static char *sql_of(enum piece piece, const struct work *work, bool watched, bool lower)
 {
     const struct task *task = work->task;
     struct change change = piece == BOUNDS    ? bulk_walk(task, BULK_BOUNDS_FIXED)
                            : piece == CHANGE  ? bulk_change(task, BULK_CHANGE_FIXED)
                            : piece == CAREFUL ? bulk_change(task, BULK_CAREFUL_FIXED)
                                               : bulk_walk(task, BULK_LEAVE_FIXED);
-    char *sql = piece == BOUNDS    ? bulk_bounds_sql(task, &change, lower)
-                : piece == CHANGE  ? bulk_change_sql(task, &change, work->ledger, lower)
-                : piece == CAREFUL ? bulk_careful_sql(task, &change, work->ledger, lower)
-                                   : bulk_leave_sql(task, &change, work->ledger, lower);
+    char *sql;
+
+    change.watched = watched;
+    sql = piece == BOUNDS    ? bulk_bounds_sql(task, &change, lower)
+          : piece == CHANGE  ? bulk_change_sql(task, &change, work->ledger, lower)
+          : piece == CAREFUL ? bulk_careful_sql(task, &change, work->ledger, lower)
+                             : bulk_leave_sql(task, &change, work->ledger, lower);
 
     bulk_change_free(&change);
     return sql;
@@ -171,6 +192,8 @@ static int prepare(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = mem_alloc(sizeof(*state));
     static const enum piece pieces[] = {BOUNDS, CHANGE, CAREFUL, LEAVE};
+    bool watched = false;
+    int r;
 
     lane->state = state;
     state->change = bulk_change(work->task, BULK_CHANGE_FIXED);
@@ -178,11 +201,14 @@ static int prepare(struct work *work, struct lane *lane)
     state->batch = batch_begin(governor_batch_time(&work->governor), work->batch_max);
     state->piece = CHANGE;
     state->integers = whole_numbers(work->task);
+    r = read_watched(lane->db, state->change.table, &watched);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < ELEMENTS(pieces); i++)
         for (int lower = lower_of(lane) != NULL; lower < 2; lower++) {
-            AUTO_TEXT sql = sql_of(pieces[i], work, lower != 0);
-            int r = db_prepare(lane->db, (char[]){(char)pieces[i], (char)('0' + lower), '\0'}, sql);
+            AUTO_TEXT sql = sql_of(pieces[i], work, watched, lower != 0);
 
+            r = db_prepare(lane->db, (char[]){(char)pieces[i], (char)('0' + lower), '\0'}, sql);
             if (r < 0)
                 return r;
         }

@@ -124,6 +124,7 @@ static void add_update(struct buf *sql, const struct change *change)
 }
 
 #define CHANGED "(SELECT count(*) FROM rm_change)"
+#define VERIFIED "(SELECT rows FROM rm_sure)" /* after add_verified() */
 
 /* The rows of the range, whether they need the change or not: those that it does not touch are counted as skipped. */
 static void add_seen(struct buf *sql, const struct task *task, const struct change *change, bool lower)
@@ -135,6 +136,61 @@ static void add_seen(struct buf *sql, const struct task *task, const struct chan
     add_gated(sql, task, change);
     add_where(sql, task);
     buf_add(sql, ")");
+}
+
+/* The rows to change: of the range, that need it. */
+static void add_todo(struct buf *sql, const struct task *task, const struct change *change, bool lower)
+{
+    buf_add(sql, " FROM ");
+    add_table(sql, change);
+    buf_add(sql, " WHERE ");
+    add_range(sql, task, change, 6, lower);
+    add_gated(sql, task, change);
+    add_where(sql, task);
+    add_needs(sql, change);
+    buf_add(sql, " ORDER BY ");
+    add_key(sql, change);
+}
+
+/* How many of rm_change became what rm_held wanted; anything but all of them is an error. */
+static void add_sure(struct buf *sql, const char *ledger)
+{
+    ledger_sql(sql, ledger,
+               ", rm_sure AS MATERIALIZED (SELECT CASE WHEN count(*) = (SELECT count(*) FROM rm_held) THEN count(*)"
+               " ELSE ledger.refuse('" LEDGER_ROW "', 'a trigger or a rule swallowed the change, or made another of it')::integer"
+               " END AS rows FROM rm_change JOIN rm_held USING (row_key) WHERE rm_change.made = rm_held.wanted)");
+}
+
+static void add_returning(struct buf *sql, const struct change *change)
+{
+    buf_add(sql, " RETURNING ");
+    add_key(sql, change);
+    buf_add(sql, " AS row_key, t.");
+    sql_quote(sql, change->column);
+    buf_add(sql, " AS made)");
+}
+
+/*
+ * The change in two steps: the rows are locked, which says what has to become of them, and then changed, which says what did.
+ * The second goes over the range once more with a hash of what is held: a join would look each key up in the index. IS TRUE
+ * keeps it from one.
+ */
+static void add_verified(struct buf *sql, const struct task *task, const struct change *change, const char *ledger, bool lower,
+                         const char *lock)
+{
+    buf_add(sql, ", rm_held AS MATERIALIZED (SELECT ");
+    add_key(sql, change);
+    buf_print(sql, " AS row_key, %s AS wanted", change->value.text);
+    add_todo(sql, task, change, lower);
+    buf_print(sql, " FOR NO KEY UPDATE OF t%s), rm_change AS (", lock);
+    add_update(sql, change);
+    buf_add(sql, " WHERE ");
+    add_range(sql, task, change, 6, lower);
+    buf_add(sql, " AND (");
+    add_key(sql, change);
+    buf_add(sql, " IN (SELECT row_key FROM rm_held)) IS TRUE");
+    add_returning(sql, change);
+    add_sure(sql, ledger);
 }
 
 char *bulk_bounds_sql(const struct task *task, const struct change *change, bool lower)
@@ -169,25 +225,36 @@ char *bulk_middle_sql(const struct task *task, const struct change *change, doub
     return buf_take(&sql);
 }
 
+/* The plain form: one step, and the number of changed rows is what it is. */
+static void add_plain(struct buf *sql, const struct task *task, const struct change *change, bool lower)
+{
+    buf_add(sql, ", rm_change AS (");
+    add_update(sql, change);
+    buf_add(sql, " WHERE ");
+    add_range(sql, task, change, 6, lower);
+    add_gated(sql, task, change);
+    add_where(sql, task);
+    add_needs(sql, change);
+    buf_add(sql, " RETURNING 1)");
+}
+
 char *bulk_change_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
 {
     struct buf sql = {0};
     bool counts = change->needs.length > 0;
+    const char *changed = change->watched ? VERIFIED : CHANGED;
+    AUTO_TEXT skipped = mem_print("greatest((SELECT rows FROM rm_seen) - %s, 0)", changed);
 
     buf_add(&sql, "WITH ");
     ledger_add_gate(&sql, ledger);
-    buf_add(&sql, ", rm_change AS (");
-    add_update(&sql, change);
-    buf_add(&sql, " WHERE ");
-    add_range(&sql, task, change, 6, lower);
-    add_gated(&sql, task, change);
-    add_where(&sql, task);
-    add_needs(&sql, change);
-    buf_add(&sql, " RETURNING 1)");
+    if (change->watched)
+        add_verified(&sql, task, change, ledger, lower, "");
+    else
+        add_plain(&sql, task, change, lower);
     if (counts)
         add_seen(&sql, task, change, lower);
     buf_add(&sql, " ");
-    ledger_add_move(&sql, ledger, CHANGED, counts ? "greatest((SELECT rows FROM rm_seen) - " CHANGED ", 0)" : "0");
+    ledger_add_move(&sql, ledger, changed, counts ? skipped : "0");
     return buf_take(&sql);
 }
 
@@ -198,36 +265,21 @@ char *bulk_careful_sql(const struct task *task, const struct change *change, con
 
     buf_add(&sql, "WITH ");
     ledger_add_gate(&sql, ledger);
-    for (int held = 0; held < 2; held++) {
-        buf_add(&sql, held ? ", rm_free AS MATERIALIZED (SELECT " : ", rm_todo AS MATERIALIZED (SELECT ");
-        add_key(&sql, change);
-        buf_add(&sql, " AS row_key FROM ");
-        add_table(&sql, change);
-        buf_add(&sql, " WHERE ");
-        add_range(&sql, task, change, 6, lower);
-        add_gated(&sql, task, change);
-        add_where(&sql, task);
-        add_needs(&sql, change);
-        buf_add(&sql, " ORDER BY ");
-        add_key(&sql, change);
-        buf_add(&sql, held ? " FOR NO KEY UPDATE OF t SKIP LOCKED)" : ")");
-    }
+    buf_add(&sql, ", rm_todo AS MATERIALIZED (SELECT ");
+    add_key(&sql, change);
+    buf_add(&sql, " AS row_key");
+    add_todo(&sql, task, change, lower);
+    buf_add(&sql, ")");
+    add_verified(&sql, task, change, ledger, lower, " SKIP LOCKED");
     if (counts)
         add_seen(&sql, task, change, lower);
-    /* The range once more, with a hash of what is held: a join would look each key up in the index. IS TRUE keeps it from one. */
-    buf_add(&sql, ", rm_change AS (");
-    add_update(&sql, change);
-    buf_add(&sql, " WHERE ");
-    add_range(&sql, task, change, 6, lower);
-    buf_add(&sql, " AND (");
-    add_key(&sql, change);
-    buf_add(&sql, " IN (SELECT row_key FROM rm_free)) IS TRUE RETURNING 1), rm_late AS (");
+    buf_add(&sql, ", rm_late AS (");
     ledger_add_leave(&sql, ledger);
     buf_add(&sql, "SELECT $1::bigint, row_key::text, $2::integer, 'locked', 'another session holds a lock on the row', '55P03',"
                   " clock_timestamp() + $7::bigint * interval '1 microsecond'"
-                  " FROM (SELECT row_key FROM rm_todo EXCEPT SELECT row_key FROM rm_free) AS stuck RETURNING 1) ");
-    ledger_add_move(&sql, ledger, CHANGED,
-                    counts ? "greatest((SELECT rows FROM rm_seen) - " CHANGED " - (SELECT count(*) FROM rm_late), 0)" : "0");
+                  " FROM (SELECT row_key FROM rm_todo EXCEPT SELECT row_key FROM rm_held) AS stuck RETURNING 1) ");
+    ledger_add_move(&sql, ledger, VERIFIED,
+                    counts ? "greatest((SELECT rows FROM rm_seen) - " VERIFIED " - (SELECT count(*) FROM rm_late), 0)" : "0");
     buf_add(&sql, ", (SELECT count(*) FROM rm_late)");
     return buf_take(&sql);
 }
@@ -259,7 +311,11 @@ char *bulk_retry_sql(const struct task *task, const struct change *change, const
 
     buf_add(&sql, "WITH rm_target AS MATERIALIZED (SELECT ");
     add_key(&sql, change);
-    buf_add(&sql, " AS row_key FROM ");
+    /* Where the row needs no change any more, what would have become of it may not even be a value. */
+    buf_add(&sql, " AS row_key, CASE WHEN true");
+    add_where(&sql, task);
+    add_needs(&sql, change);
+    buf_print(&sql, " THEN %s END AS wanted FROM ", change->value.text);
     add_table(&sql, change);
     buf_add(&sql, " WHERE ");
     add_key(&sql, change);
@@ -274,18 +330,20 @@ char *bulk_retry_sql(const struct task *task, const struct change *change, const
     add_table(&sql, change);
     buf_add(&sql, " WHERE ");
     add_key(&sql, change);
-    buf_print(&sql, " = $6::%s)) RETURNING 1), rm_change AS (", task->key.type);
+    buf_print(&sql,
+              " = $6::%s)) RETURNING 1), rm_held AS MATERIALIZED (SELECT row_key, wanted FROM rm_target"
+              " WHERE wanted IS NOT NULL AND EXISTS (SELECT 1 FROM rm_gone)), rm_change AS (",
+              task->key.type);
     add_update(&sql, change);
-    buf_add(&sql, " FROM rm_target WHERE ");
+    buf_add(&sql, " FROM rm_held WHERE ");
     add_key(&sql, change);
-    buf_add(&sql, " = rm_target.row_key AND EXISTS (SELECT 1 FROM rm_gone)");
-    add_where(&sql, task);
-    add_needs(&sql, change);
-    buf_add(&sql, " RETURNING 1), ");
+    buf_add(&sql, " = rm_held.row_key");
+    add_returning(&sql, change);
+    add_sure(&sql, ledger);
     ledger_sql(&sql, ledger,
-               "rm_lane AS (UPDATE ledger.lane SET rows_done = rows_done + " CHANGED ", rows_skipped = rows_skipped + 1 - " CHANGED
+               ", rm_lane AS (UPDATE ledger.lane SET rows_done = rows_done + " VERIFIED ", rows_skipped = rows_skipped + 1 - " VERIFIED
                " WHERE run_id = $1::bigint AND lane = $5::integer AND EXISTS (SELECT 1 FROM rm_gone))"
-               " UPDATE ledger.run SET rows_done = rows_done + " CHANGED ", rows_skipped = rows_skipped + 1 - " CHANGED
+               " UPDATE ledger.run SET rows_done = rows_done + " VERIFIED ", rows_skipped = rows_skipped + 1 - " VERIFIED
                " WHERE id = $1::bigint AND EXISTS (SELECT 1 FROM rm_gone) RETURNING 1");
     return buf_take(&sql);
 }

@@ -259,6 +259,41 @@ def test_failing_and_locked_rows_beside_each_other(shop):
     expect(shop, before.with_points(10))
 
 
+@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("body", ["IF OLD.id IN (3, 700) THEN RETURN NULL; END IF;",
+                                  "IF OLD.id IN (3, 700) THEN NEW.points := OLD.points; END IF;",
+                                  "IF OLD.id IN (3, 700) THEN NEW.points := NEW.points + 1; END IF;"])
+def test_a_change_that_a_trigger_swallows_is_an_error_of_its_row(shop, body, careful):
+    configure(shop)
+    triggered(shop, body)
+    before, expected = shop.books(), shop.books().with_points(10)
+    with shop.hold("SELECT FROM shop.users WHERE id = 10 AND %s FOR UPDATE", careful):
+        run(shop, 10)
+    left = {row["key"]: row["error"] for row in shop.leftovers()}
+    swallowed = "a trigger or a rule swallowed the change, or made another of it"
+    assert left.pop("10", None) == ("another session holds a lock on the row" if careful else None)
+    assert left == {"3": swallowed, "700": swallowed}
+    expected.points.update((user, before.points[user]) for user in ((3, 700, 10) if careful else (3, 700)))
+    expect(shop, expected)
+    run(shop, 10)  # and so it is when they are tried again
+    expected.points[10] = before.points[10] + 10
+    expect(shop, expected)
+    shop.sql("DROP TRIGGER before ON shop.users")
+    run(shop)
+    expect(shop, before.with_points(10))
+
+
+def test_restocked_items_of_a_trigger_are_no_items_at_the_mark(shop):
+    configure(shop, RESTOCK, add=1, up_to=60)
+    triggered(shop, "IF OLD.id % 10 = 0 THEN RETURN NULL; END IF;", table="shop.menu_items")
+    below = shop.value("SELECT count(*) FROM shop.menu_items WHERE stock < 60")
+    swallowed = shop.value("SELECT count(*) FROM shop.menu_items WHERE stock < 60 AND id % 10 = 0")
+    run(shop, 10, job="restock")
+    (made,) = shop.runs()
+    assert (made["rows_done"], made["rows_skipped"]) == (below - swallowed, 100 - below)
+    assert len(shop.leftovers()) == swallowed > 0
+
+
 def test_an_error_of_no_single_row_ends_the_run_and_loses_nothing(shop):
     """Privileges are gone in the middle: it is no row's fault, so no row is left over, and the same run goes on after."""
     configure(shop, batch_max=100)
@@ -602,6 +637,7 @@ def test_a_table_partitioned_by_its_key(shop):
     assert len(tiled(shop, "2999")) == 2
     run(shop)
     assert shop.sql("SELECT points, count(*) FROM shop.parted GROUP BY 1") == [(10, 3000)]
+    assert shop.runs()[0]["params"]["rows"] == 3000
 
 
 def test_skewed_keys_are_parted_into_lanes_that_tile(shop):
