@@ -75,8 +75,8 @@ def test_pace_is_followed_and_can_be_set(shop):
     configure(shop, {"pace": "full"})
     assert shop.roundsman("--run-once", "points").status == 0
     gentle, override, full = shop.runs()
-    assert seconds(gentle) > 3 * seconds(override), (gentle, override)
-    assert seconds(gentle) > 3 * seconds(full), (gentle, full)
+    assert seconds(gentle) > 2 * seconds(override), (gentle, override)
+    assert seconds(gentle) > 2 * seconds(full), (gentle, full)
     expect(shop, before.with_points(30))
     result = shop.roundsman("--run-once", "points", "--set", "pace=fast")
     assert result.status == 2 and 'pace must be "gentle", "normal" or "full", not "fast"' in result.err, result
