@@ -425,6 +425,8 @@ int main(int argc, char **argv)
             status = do_command(&command, configuration);
         }
     }
+    if (command.mode == STATUS && status == STATUS_UNKNOWN)
+        report_unknown(errors != NULL ? errors : "wrong usage, see standard error", command.json);
     configuration_free(configuration);
     free(command.only);
     free(command.set);

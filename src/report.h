@@ -8,6 +8,9 @@
 /* Exit status of a Nagios plugin: 0 all well, 1 warning (leftovers, late), 2 critical (failed, overdue, no server). */
 int report_status(const struct configuration *, bool json);
 
+/* What --status prints where it never got as far: that it is UNKNOWN, and the first line of why. */
+void report_unknown(const char *why, bool json);
+
 /* The last `count` runs, newest first, of `job` (NULL: of all jobs). Returns STATUS_DONE or STATUS_FAILED. */
 int report_history(const struct configuration *, const struct job *job, int count, bool json);
 

@@ -7,9 +7,12 @@
 #include "report.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "report_judge.h"
 #include "table.h"
+
+#define UNKNOWN 3 /* a Nagios plugin's, beside enum level: of a job nothing is unknown */
 
 static const char *const level_names[] = {
     [LEVEL_OK] = "OK",
@@ -158,12 +161,12 @@ static void json_view(struct buf *out, const struct view *view, const struct row
     buf_add(out, "]}");
 }
 
-static void show_json(enum level level, const char *summary, const struct view *views, size_t count,
+static void show_json(int status, const char *summary, const struct view *views, size_t count,
                       const struct rows *rows)
 {
     AUTO_BUF out = {0};
 
-    buf_print(&out, "{\"status\":%d", (int)level);
+    buf_print(&out, "{\"status\":%d", status);
     json_field(&out, "summary", summary);
     buf_add(&out, ",\"jobs\":[");
     for (size_t i = 0; i < count; i++) {
@@ -210,7 +213,7 @@ int report_status(const struct configuration *configuration, bool json)
         summary = sum_up(level, views, count);
     }
     if (json)
-        show_json(level, summary, views, count, rows);
+        show_json((int)level, summary, views, count, rows);
     else
         puts(summary);
     if (!json && count > 0) {
@@ -219,4 +222,14 @@ int report_status(const struct configuration *configuration, bool json)
     }
     views_free(views, count);
     return (int)level;
+}
+
+void report_unknown(const char *why, bool json)
+{
+    AUTO_TEXT summary = mem_print("roundsman UNKNOWN: %.*s", (int)strcspn(why, "\n"), why);
+
+    if (json)
+        show_json(UNKNOWN, summary, NULL, 0, NULL);
+    else
+        puts(summary);
 }

@@ -212,8 +212,17 @@ def test_no_ledger_and_no_server_are_critical(bare_shop):
 
 
 def test_usage_and_file_are_unknown(shop):
-    assert shop.roundsman("--status", "--nonsense").status == 3
-    assert shop.roundsman("--status", config=shop.configure(text="jobs = 1;\n", name="wrong.conf")).status == 3
+    """The monitoring system shows the first line of standard output, and nothing else."""
+    wrong = shop.configure(text="jobs = 1;\nfoo = 2;\n", name="wrong.conf")
+    conninfo = shop.configure(database={"conninfo": "hast=x"}, name="conninfo.conf")
+    fine = shop.configure()
+    for arguments, config, said in ((["--nonsense"], fine, "wrong usage, see standard error"), ([], wrong, f"{wrong}:1: "),
+                                    ([], conninfo, "hast"), ([], "/nowhere.conf", "/nowhere.conf")):
+        text = shop.roundsman("--status", *arguments, config=config)
+        program = shop.roundsman("--status", "--json", *arguments, config=config)
+        assert text.status == program.status == 3 and text.err == program.err != ""
+        assert text.out.startswith("roundsman UNKNOWN: ") and said in text.out and text.out.count("\n") == 1, text
+        assert json.loads(program.out) == {"status": 3, "summary": text.out.rstrip(), "jobs": []}
 
 
 def test_history(ledger):
