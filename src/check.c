@@ -53,7 +53,7 @@ static void examine_skew(const struct configuration *configuration, usec_t skew,
         return;
     problems_add(problems, false, "keep both clocks with NTP (max_clock_skew is how far they may be apart)",
                  "the server's clock is %s %s this host's, and nothing is settled beyond %s",
-                 duration_format(size - size % USEC_PER_MSEC, offset), skew < 0 ? "behind" : "ahead of",
+                 duration_tell(size, offset), skew < 0 ? "behind" : "ahead of",
                  duration_format(configuration->max_clock_skew, most));
 }
 
@@ -83,6 +83,7 @@ static int examine_server(struct db *db, const struct configuration *configurati
 {
     AUTO_ROWS rows = NULL;
     usec_t before = moment_now(), after, skew;
+    char apart[MOMENT_TEXT_MAX];
     bool pooler;
     int r = db_query(db,
                      "SELECT current_setting('server_version'), current_database(), current_user, pg_is_in_recovery(),"
@@ -93,8 +94,8 @@ static int examine_server(struct db *db, const struct configuration *configurati
         return failed(db, problems, "the server", r);
     after = moment_now();
     skew = rows_integer(rows, 0, 4) - before - (after - before) / 2;
-    printf("server: PostgreSQL %s, database %s as role %s, its clock %lld ms %s this host's\n", rows_text(rows, 0, 0),
-           rows_text(rows, 0, 1), rows_text(rows, 0, 2), (long long)((skew < 0 ? -skew : skew) / USEC_PER_MSEC),
+    printf("server: PostgreSQL %s, database %s as role %s, its clock %s %s this host's\n", rows_text(rows, 0, 0),
+           rows_text(rows, 0, 1), rows_text(rows, 0, 2), duration_tell(skew < 0 ? -skew : skew, apart),
            skew < 0 ? "behind" : "ahead of");
     if (rows_boolean(rows, 0, 3))
         problems_add(problems, false,

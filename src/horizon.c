@@ -46,7 +46,7 @@ int horizon_examine(struct db *db, struct problems *advice)
         return 0;
     }
     if (rows_integer(rows, 0, SECONDS) > 0)
-        lasting = mem_print(" and %s", duration_format(rows_integer(rows, 0, SECONDS) * USEC_PER_SEC, seconds));
+        lasting = mem_print(" and %s", duration_tell(rows_integer(rows, 0, SECONDS) * USEC_PER_SEC, seconds));
     printf("price: the oldest snapshot is %s transactions%s old: %s\n", rows_text(rows, 0, AGE),
            lasting != NULL ? lasting : "", rows_text(rows, 0, WHO));
     if (rows_boolean(rows, 0, OLD))

@@ -215,3 +215,20 @@ char *duration_format(usec_t duration, char text[static MOMENT_TEXT_MAX])
     snprintf(text, MOMENT_TEXT_MAX, "%lld%s", (long long)(duration / unit->length), unit->name);
     return text;
 }
+
+char *duration_tell(usec_t duration, char text[static MOMENT_TEXT_MAX])
+{
+    const char *sign = duration / USEC_PER_MSEC < 0 ? "-" : "";
+    long long ms = duration / USEC_PER_MSEC < 0 ? -(duration / USEC_PER_MSEC) : duration / USEC_PER_MSEC;
+    long long seconds = ms / 1000;
+
+    if (ms < 1000)
+        snprintf(text, MOMENT_TEXT_MAX, "%s%lldms", sign, ms);
+    else if (seconds < 60)
+        snprintf(text, MOMENT_TEXT_MAX, "%s%lld.%llds", sign, seconds, ms % 1000 / 100);
+    else if (seconds < 3600)
+        snprintf(text, MOMENT_TEXT_MAX, "%s%lldm%02llds", sign, seconds / 60, seconds % 60);
+    else
+        snprintf(text, MOMENT_TEXT_MAX, "%s%lldh%02lldm", sign, seconds / 3600, seconds / 60 % 60);
+    return text;
+}

@@ -18,7 +18,7 @@ typedef int64_t usec_t;
 #define USEC_PER_HOUR (60 * USEC_PER_MINUTE)
 #define USEC_PER_DAY (24 * USEC_PER_HOUR)
 #define MOMENT_NONE INT64_MIN /* no instant */
-#define MOMENT_TEXT_MAX 40    /* bytes that moment_format() and duration_format() need at most */
+#define MOMENT_TEXT_MAX 40    /* bytes that moment_format(), duration_format() and duration_tell() need at most */
 
 usec_t moment_now(void);       /* CLOCK_REALTIME */
 usec_t moment_monotonic(void); /* CLOCK_MONOTONIC, for measuring */
@@ -48,6 +48,12 @@ int duration_parse(const char *text, usec_t *ret);
  * rounded to one. Returns `text`.
  */
 char *duration_format(usec_t duration, char text[static MOMENT_TEXT_MAX]);
+
+/*
+ * How long something took or is apart, for people: "40ms", "2.3s", "1m05s", "3h10m", "-2.3s"; what is finer is cut off.
+ * What was configured is shown by duration_format(), as it was written. Returns `text`.
+ */
+char *duration_tell(usec_t duration, char text[static MOMENT_TEXT_MAX]);
 
 /* A day of the proleptic Gregorian calendar; `day` numbers below count from 1970-01-01. Any year that usec_t reaches. */
 struct civil {

@@ -71,22 +71,11 @@ int report_ask(const struct configuration *configuration, const char *sql, size_
     return r;
 }
 
-char *report_duration(usec_t duration)
-{
-    long long ms = duration / USEC_PER_MSEC, seconds = ms / 1000;
-
-    if (ms < 1000)
-        return mem_print("%lldms", ms);
-    if (seconds < 60)
-        return mem_print("%lld.%llds", seconds, ms % 1000 / 100);
-    if (seconds < 3600)
-        return mem_print("%lldm%02llds", seconds / 60, seconds % 60);
-    return mem_print("%lldh%02lldm", seconds / 3600, seconds / 60 % 60);
-}
-
 char *report_seconds(const char *seconds)
 {
-    return seconds == NULL ? NULL : report_duration((usec_t)(strtod(seconds, NULL) * (double)USEC_PER_SEC));
+    char text[MOMENT_TEXT_MAX];
+
+    return seconds == NULL ? NULL : mem_copy(duration_tell((usec_t)(strtod(seconds, NULL) * (double)USEC_PER_SEC), text));
 }
 
 /* ---- --history ---- */

@@ -67,7 +67,7 @@ static void judge_schedule(struct view *view, usec_t settled, usec_t now, usec_t
 {
     struct occurrence occurrence;
     usec_t past;
-    char text[MOMENT_TEXT_MAX];
+    char text[MOMENT_TEXT_MAX], ago[MOMENT_TEXT_MAX];
 
     if (settled > now + max_skew)
         complain(view, LEVEL_CRITICAL, "settled through %s, which is in the future: nothing is run before that",
@@ -77,11 +77,10 @@ static void judge_schedule(struct view *view, usec_t settled, usec_t now, usec_t
     view->owed = occurrence.at;
     past = now - occurrence.at - view->job->jitter;
     if (past > LATE_AFTER) {
-        AUTO_TEXT ago = report_duration(now - occurrence.at);
         bool overdue = past > OVERDUE_AFTER && !view->running;
 
         complain(view, overdue ? LEVEL_CRITICAL : LEVEL_WARNING, "%s: was due at %s, %s ago",
-                 overdue ? "overdue" : "late", moment_format(occurrence.at, text), ago);
+                 overdue ? "overdue" : "late", moment_format(occurrence.at, text), duration_tell(now - occurrence.at, ago));
     }
 }
 

@@ -37,10 +37,7 @@ enum fact {
 int report_ask(const struct configuration *, const char *sql, size_t count, const char *const *values,
                struct rows **ret, char **ret_error);
 
-/* How long something took, for people: "40ms", "2.3s", "1m05s", "3h10m"; the caller frees it. */
-char *report_duration(usec_t);
-
-/* The text of a numeric of seconds, likewise; NULL gives NULL. */
+/* How long something took, the text of a numeric of seconds, as duration_tell() has it; NULL gives NULL. The caller frees it. */
 char *report_seconds(const char *seconds);
 
 #endif

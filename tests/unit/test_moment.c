@@ -293,6 +293,28 @@ static void durations_survive_a_round_trip(void **state)
     }
 }
 
+static void durations_are_told(void **state)
+{
+    static const struct {
+        usec_t duration;
+        const char *text;
+    } cases[] = {
+        {0, "0ms"},
+        {999999, "999ms"},
+        {-1500, "-1ms"},
+        {2345 * USEC_PER_MSEC, "2.3s"},
+        {599999 * USEC_PER_MSEC, "9m59s"},
+        {-65 * USEC_PER_SEC, "-1m05s"},
+        {3 * USEC_PER_HOUR + 10 * USEC_PER_MINUTE + 59 * USEC_PER_SEC, "3h10m"},
+    };
+    char text[MOMENT_TEXT_MAX];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        assert_string_equal(duration_tell(cases[i].duration, text), cases[i].text);
+    duration_tell(INT64_MIN, text); /* nothing overflows */
+}
+
 static void the_clocks_run(void **state)
 {
     usec_t wall = moment_now(), clock = moment_monotonic();
@@ -314,6 +336,7 @@ int main(void)
         cmocka_unit_test(durations_are_read),
         cmocka_unit_test(durations_are_written),
         cmocka_unit_test(durations_survive_a_round_trip),
+        cmocka_unit_test(durations_are_told),
         cmocka_unit_test(the_clocks_run),
     };
 
