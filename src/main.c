@@ -350,15 +350,12 @@ static int do_next(const struct command *command, const struct configuration *co
 
 static int do_history(const struct command *command, const struct configuration *configuration)
 {
-    const struct job *job;
     long long count;
-    int r = find_job(command, configuration, &job);
+    int r = read_number(command, 20, &count);
 
-    if (r == 0)
-        r = read_number(command, 20, &count);
     if (r == 0 && count > 1000000)
         r = usage(command, "-n %lld is over 1000000", count) + 1;
-    return r != 0 ? r - 1 : report_history(configuration, job, (int)count, command->json);
+    return r != 0 ? r - 1 : report_history(configuration, command->operand, (int)count, command->json);
 }
 
 static int do_command(const struct command *command, struct configuration *configuration)

@@ -102,7 +102,27 @@ static void show(const struct rows *rows)
     table_write(&table, stdout, table_terminal(stdout));
 }
 
-int report_history(const struct configuration *configuration, const struct job *job, int count, bool json)
+/* A job that is configured no more has its runs still, and --abandon asks for their numbers. */
+static int find_job(const struct configuration *configuration, const char *job)
+{
+    const char *nearest = configuration_nearest_job(configuration, job);
+    AUTO_TEXT error = NULL;
+    AUTO_ROWS rows = NULL;
+
+    if (configuration_job(configuration, job) != NULL)
+        return STATUS_DONE;
+    if (report_ask(configuration, "SELECT FROM job WHERE name = $1", 1, &job, &rows, &error) < 0) {
+        log_say(LOG_ERR, "%s has no job \"%s\", and of the ledger's: %s", configuration->path, job, error);
+        return STATUS_FAILED;
+    }
+    if (rows_count(rows) > 0)
+        return STATUS_DONE;
+    log_say(LOG_ERR, "neither %s nor the ledger has a job \"%s\"%s%s%s", configuration->path, job,
+            nearest != NULL ? "; did you mean \"" : "", nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "");
+    return STATUS_USAGE;
+}
+
+int report_history(const struct configuration *configuration, const char *job, int count, bool json)
 {
     AUTO_TEXT error = NULL;
     AUTO_TEXT limit = mem_print("%d", count);
@@ -110,8 +130,11 @@ int report_history(const struct configuration *configuration, const struct job *
     AUTO_TEXT newest =
         mem_print("%s WHERE $1::text IS NULL OR j.name = $1 ORDER BY r.id DESC LIMIT $2::bigint", report_run_facts);
     AUTO_TEXT array = mem_print("SELECT coalesce(json_agg(f), '[]') FROM (%s) f", newest);
-    const char *values[] = {job == NULL ? NULL : job->name, limit};
+    const char *values[] = {job, limit};
+    int status = job == NULL ? STATUS_DONE : find_job(configuration, job);
 
+    if (status != STATUS_DONE)
+        return status;
     if (report_ask(configuration, json ? array : newest, ELEMENTS(values), values, &rows, &error) < 0) {
         log_say(LOG_ERR, "%s", error);
         return STATUS_FAILED;
@@ -121,7 +144,7 @@ int report_history(const struct configuration *configuration, const struct job *
     else if (rows_count(rows) > 0)
         show(rows);
     else if (job != NULL)
-        printf("no runs of %s yet\n", job->name);
+        printf("no runs of %s yet\n", job);
     else
         puts("no runs yet");
     return STATUS_DONE;
