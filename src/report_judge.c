@@ -9,7 +9,16 @@
 #define LATE_AFTER (2 * USEC_PER_MINUTE)
 #define OVERDUE_AFTER (10 * USEC_PER_MINUTE)
 
-#define BY_HAND "finish it with --run-once, or give it up with --abandon"
+/* What becomes of an unfinished run. */
+static const char *what_then(const struct job *job, bool manual)
+{
+    if (job == NULL)
+        return "--abandon gives it up";
+    if (!job->enabled)
+        return manual ? "once the job is enabled, --run-once finishes it; --abandon gives it up"
+                      : "it is resumed once the job is enabled; --abandon gives it up";
+    return manual ? "finish it with --run-once, or give it up with --abandon" : "the next run resumes it";
+}
 
 char *judge_question(void)
 {
@@ -49,11 +58,12 @@ static void judge_run(struct view *view, const struct rows *rows, int row)
     const char *id = rows_text(rows, row, FACT_ID), *state = rows_text(rows, row, FACT_STATE);
     const char *error = rows_text(rows, row, FACT_ERROR);
     bool manual = strcmp(rows_text(rows, row, FACT_TRIGGER), "manual") == 0;
-    const char *kind = manual ? "manual run" : "run", *then = manual ? BY_HAND : "the next run resumes it";
+    bool retried = !manual && view->job != NULL && view->job->enabled; /* by the daemon, which needs no advice */
+    const char *kind = manual ? "manual run" : "run", *then = what_then(view->job, manual);
 
     if (strcmp(state, "failed") == 0)
         complain(view, LEVEL_CRITICAL, "%s %s failed: %s%s%s", kind, id, error != NULL ? error : "for no known reason",
-                 manual ? "; " : "", manual ? BY_HAND : "");
+                 retried ? "" : "; ", retried ? "" : then);
     else if (strcmp(state, "interrupted") == 0)
         complain(view, LEVEL_WARNING, "%s %s was interrupted; %s", kind, id, then);
     else if (strcmp(state, "running") == 0 && !rows_boolean(rows, row, FACT_ATTENDED))
@@ -111,7 +121,7 @@ static void judge_job(struct view *view, const struct rows *rows, usec_t now, us
     leftovers = rows_integer(rows, view->first, JUDGED_LEFTOVERS);
     runs = rows_integer(rows, view->first, JUDGED_LEFTOVER_RUNS);
     if (job == NULL)
-        complain(view, LEVEL_WARNING, "no longer configured, and not finished: --abandon gives its runs up");
+        complain(view, LEVEL_WARNING, "no longer configured, so that nothing finishes its runs");
     for (int i = view->first; i < view->first + view->count; i++)
         if (rows_text(rows, i, FACT_ID) != NULL)
             judge_run(view, rows, i);

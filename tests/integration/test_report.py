@@ -103,6 +103,19 @@ def test_interrupted_is_a_warning(ledger):
     assert problems(ledger, "restock") == (1, f"run {number} was interrupted; the next run resumes it")
 
 
+@pytest.mark.parametrize("job, trigger, words", [
+    ("off", "schedule", "run {} was interrupted; it is resumed once the job is enabled; --abandon gives it up"),
+    ("off", "manual", "manual run {} was interrupted; once the job is enabled, --run-once finishes it; --abandon gives it up"),
+    ("gone", "schedule", "no longer configured, so that nothing finishes its runs / run {} was interrupted; --abandon gives it up"),
+])
+def test_no_next_run_resumes_what_is_disabled_or_no_longer_configured(shop, job, trigger, words):
+    shop.configure(jobs=[{"name": "off", "kind": "restock", "schedule": YEARLY, "add": 1, "enabled": False}])
+    see(shop, "off", enabled=False)
+    see(shop, "gone")
+    number = run(shop, job, "interrupted", None if trigger == "manual" else "2026-01-01T00:00:00Z", finished=False)
+    assert problems(shop, job) == (1, words.format(number))
+
+
 def test_rows_left_over_are_a_warning_and_are_counted_over_all_runs(ledger):
     for due, keys, words in (("2026-01-01T00:00:00Z", "ab", "2 rows left over"),
                              ("2026-01-02T00:00:00Z", "c", "3 rows left over by 2 runs")):
@@ -249,6 +262,17 @@ def test_history(ledger):
     assert [line[:done].split()[-1] for line in lines] == ["DONE", "333", "1", "2000000"]  # flush right
     assert lines[2].endswith(300 * "é")  # nothing is cut where a program may read
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_history_of_a_job_that_is_no_longer_configured(ledger):
+    see(ledger, "old")
+    number = run(ledger, "old", "interrupted", finished=False)
+    assert [each["id"] for each in json.loads(ledger.roundsman("--history", "old", "--json").out)] == [number]
+    result = ledger.roundsman("--history", "older")
+    assert (result.status, result.out) == (2, "") and 'nor the ledger has a job "older"\n' in result.err
+    ledger.configure(database={"conninfo": "host=/nowhere"})
+    result = ledger.roundsman("--history", "old")
+    assert (result.status, result.out) == (1, "") and "/nowhere" in result.err
 
 
 def test_history_is_cut_to_the_terminal(ledger):
