@@ -32,7 +32,7 @@ static void draw(const struct progress *progress, const struct record *record)
         bar[BAR_WIDTH] = '\0';
         fprintf(stderr, "[%s] %3.0f %%  ", bar, (share > 1 ? 1 : share) * 100);
     }
-    fprintf(stderr, "%lld rows", (long long)record->rows_done);
+    fprintf(stderr, "%lld row%s", (long long)record->rows_done, record->rows_done == 1 ? "" : "s");
     if (seconds > 0)
         fprintf(stderr, "  %.0f rows/s", (double)(record->rows_done - progress->before) / seconds);
     drawn = true;

@@ -24,10 +24,10 @@ char *judge_question(void)
 {
     return mem_print("SELECT f.*, row_to_json(f), s.name, s.kind, s.schedule, s.timezone, s.enabled, "
                      "(extract(epoch FROM s.settled_through) * 1000000)::bigint, "
-                     "(extract(epoch FROM now()) * 1000000)::bigint, p.leftovers, p.runs FROM job s "
+                     "p.leftovers, p.runs, p.oldest FROM job s "
                      "LEFT JOIN LATERAL (%s WHERE r.job_id = s.id AND (r.state IN ('running', 'failed', 'interrupted') "
                      "OR r.id = (SELECT max(m.id) FROM run m WHERE m.job_id = s.id))) f ON true "
-                     "LEFT JOIN LATERAL (SELECT count(*) AS leftovers, count(DISTINCT o.run_id) AS runs "
+                     "LEFT JOIN LATERAL (SELECT count(*) AS leftovers, count(DISTINCT o.run_id) AS runs, min(o.run_id) AS oldest "
                      "FROM run u JOIN leftover o ON o.run_id = u.id WHERE u.job_id = s.id AND u.state = 'partial') p "
                      "ON true ORDER BY s.id, f.id DESC",
                      report_run_facts);
@@ -105,11 +105,22 @@ static bool edited(const struct job *job, const struct rows *rows, int row)
            rows_boolean(rows, row, JUDGED_ENABLED) != job->enabled;
 }
 
+static void judge_leftovers(struct view *view, const struct rows *rows)
+{
+    long long leftovers = rows_integer(rows, view->first, JUDGED_LEFTOVERS);
+    long long runs = rows_integer(rows, view->first, JUDGED_LEFTOVER_RUNS);
+    const char *oldest = rows_text(rows, view->first, JUDGED_LEFTOVER_OLDEST);
+
+    if (runs > 1)
+        complain(view, LEVEL_WARNING, "%lld rows left over by %lld runs, the oldest of which is run %s", leftovers, runs, oldest);
+    else if (leftovers > 0)
+        complain(view, LEVEL_WARNING, "%lld row%s left over by run %s", leftovers, leftovers == 1 ? "" : "s", oldest);
+}
+
 static void judge_job(struct view *view, const struct rows *rows, usec_t now, usec_t max_skew)
 {
     const struct job *job = view->job;
     struct occurrence occurrence;
-    long long leftovers, runs;
 
     if (job != NULL && job->enabled && schedule_next(job->schedule, now, &occurrence) == 0)
         view->next = occurrence.at;
@@ -118,17 +129,12 @@ static void judge_job(struct view *view, const struct rows *rows, usec_t now, us
             complain(view, LEVEL_WARNING, "not seen by a daemon yet");
         return;
     }
-    leftovers = rows_integer(rows, view->first, JUDGED_LEFTOVERS);
-    runs = rows_integer(rows, view->first, JUDGED_LEFTOVER_RUNS);
     if (job == NULL)
         complain(view, LEVEL_WARNING, "no longer configured, so that nothing finishes its runs");
     for (int i = view->first; i < view->first + view->count; i++)
         if (rows_text(rows, i, FACT_ID) != NULL)
             judge_run(view, rows, i);
-    if (leftovers > 0 && runs > 1)
-        complain(view, LEVEL_WARNING, "%lld rows left over by %lld runs", leftovers, runs);
-    else if (leftovers > 0)
-        complain(view, LEVEL_WARNING, "%lld row%s left over", leftovers, leftovers == 1 ? "" : "s");
+    judge_leftovers(view, rows);
     if (job != NULL && edited(job, rows, view->first))
         complain(view, LEVEL_WARNING, "edited in the file, but no daemon has been reloaded with it");
     else if (job != NULL && job->enabled)

@@ -23,9 +23,9 @@ enum judged {
     JUDGED_TIMEZONE,
     JUDGED_ENABLED,
     JUDGED_SETTLED_THROUGH, /* microseconds since the epoch */
-    JUDGED_NOW,             /* likewise */
     JUDGED_LEFTOVERS,       /* of all of the job's partial runs */
     JUDGED_LEFTOVER_RUNS,
+    JUDGED_LEFTOVER_OLDEST, /* the number of the first of them */
 };
 
 /*

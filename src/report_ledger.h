@@ -31,10 +31,11 @@ enum fact {
 };
 
 /*
- * Connects, asks and disconnects. Returns 0 and sets *ret, or -EIO or -EBADMSG with *ret_error a sentence for the
- * operator (the caller frees it).
+ * Connects, asks and disconnects. Returns 0 and sets *ret, and *ret_ahead (which may be NULL) to how far the server's clock is
+ * ahead of this host's, as far as that is certain; or -EIO or -EBADMSG with *ret_error a sentence for the operator (the
+ * caller frees it).
  */
-int report_ask(const struct configuration *, const char *sql, size_t count, const char *const *values,
+int report_ask(const struct configuration *, const char *sql, size_t count, const char *const *values, usec_t *ret_ahead,
                struct rows **ret, char **ret_error);
 
 /* How long something took, the text of a numeric of seconds, as duration_tell() has it; NULL gives NULL. The caller frees it. */

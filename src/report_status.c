@@ -30,13 +30,13 @@ static enum level worst(const struct view *views, size_t count)
 }
 
 /* The worst complaints come first: a pager shows the beginning of the line. */
-static char *sum_up(enum level level, const struct view *views, size_t count)
+static char *sum_up(enum level level, const char *skewed, const struct view *views, size_t count)
 {
     struct buf line = {0};
-    const char *between = "";
+    const char *between = skewed != NULL ? "; " : "";
     size_t running = 0, disabled = 0;
 
-    buf_print(&line, "roundsman %s: ", level_names[level]);
+    buf_print(&line, "roundsman %s: %s", level_names[level], skewed != NULL ? skewed : "");
     for (enum level l = LEVEL_CRITICAL; l > LEVEL_OK; l--)
         for (size_t i = 0; i < count; i++)
             for (size_t k = 0; k < views[i].complaint_count; k++)
@@ -178,19 +178,32 @@ static void show_json(int status, const char *summary, const struct view *views,
 }
 
 /* A run that ends between the statement's snapshot and its look at the locks seems unattended: a second look tells. */
-static int ask(const struct configuration *configuration, struct rows **ret, char **ret_error)
+static int ask(const struct configuration *configuration, usec_t *ret_ahead, struct rows **ret, char **ret_error)
 {
     AUTO_TEXT sql = judge_question();
     bool unattended = false;
-    int r = report_ask(configuration, sql, 0, NULL, ret, ret_error);
+    int r = report_ask(configuration, sql, 0, NULL, ret_ahead, ret, ret_error);
 
     for (int i = 0; r == 0 && i < rows_count(*ret); i++)
         unattended |= rows_text(*ret, i, FACT_ATTENDED) != NULL && !rows_boolean(*ret, i, FACT_ATTENDED);
     if (unattended) {
         rows_free_pointer(ret);
-        r = report_ask(configuration, sql, 0, NULL, ret, ret_error);
+        r = report_ask(configuration, sql, 0, NULL, ret_ahead, ret, ret_error);
     }
     return r;
+}
+
+/* Why nothing is run at all, whatever the jobs are like; NULL: the clocks agree. The caller frees it. */
+static char *judge_clocks(const struct configuration *configuration, usec_t ahead)
+{
+    char apart[MOMENT_TEXT_MAX], most[MOMENT_TEXT_MAX];
+    usec_t skew = ahead < 0 ? -ahead : ahead;
+
+    if (skew <= configuration->max_clock_skew)
+        return NULL;
+    return mem_print("the server's clock is %s %s this host's, and beyond %s (max_clock_skew) nothing is run",
+                     duration_tell(skew, apart), ahead < 0 ? "behind" : "ahead of",
+                     duration_format(configuration->max_clock_skew, most));
 }
 
 int report_status(const struct configuration *configuration, bool json)
@@ -198,19 +211,19 @@ int report_status(const struct configuration *configuration, bool json)
     enum level level = LEVEL_CRITICAL;
     struct view *views = NULL;
     size_t count = 0;
-    usec_t now = moment_now();
+    usec_t now = moment_now(), ahead;
     AUTO_ROWS rows = NULL;
     AUTO_TEXT error = NULL;
+    AUTO_TEXT skewed = NULL;
     AUTO_TEXT summary = NULL;
 
-    if (ask(configuration, &rows, &error) < 0) {
+    if (ask(configuration, &ahead, &rows, &error) < 0) {
         summary = mem_print("roundsman CRITICAL: %s", error);
     } else {
-        if (rows_count(rows) > 0 && rows_integer(rows, 0, JUDGED_NOW) < now)
-            now = rows_integer(rows, 0, JUDGED_NOW);
-        views = judge(configuration, rows, now, &count);
-        level = worst(views, count);
-        summary = sum_up(level, views, count);
+        views = judge(configuration, rows, ahead < 0 ? now + ahead : now, &count);
+        skewed = judge_clocks(configuration, ahead);
+        level = skewed != NULL ? LEVEL_CRITICAL : worst(views, count);
+        summary = sum_up(level, skewed, views, count);
     }
     if (json)
         show_json((int)level, summary, views, count, rows);

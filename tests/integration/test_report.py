@@ -2,6 +2,7 @@
 """--status, --history and --next: each condition is written into the ledger by hand, and must be told as documented."""
 
 import json
+import re
 import subprocess
 from datetime import timedelta, timezone
 
@@ -117,12 +118,14 @@ def test_no_next_run_resumes_what_is_disabled_or_no_longer_configured(shop, job,
 
 
 def test_rows_left_over_are_a_warning_and_are_counted_over_all_runs(ledger):
-    for due, keys, words in (("2026-01-01T00:00:00Z", "ab", "2 rows left over"),
-                             ("2026-01-02T00:00:00Z", "c", "3 rows left over by 2 runs")):
+    first = None
+    for due, keys, words in (("2026-01-01T00:00:00Z", "ab", "2 rows left over by run {0}"),
+                             ("2026-01-02T00:00:00Z", "c", "3 rows left over by 2 runs, the oldest of which is run {0}")):
         number = run(ledger, "restock", "partial", due, done=7)
         for key in keys:
             ledger.sql("INSERT INTO roundsman.leftover (run_id, key, lane, reason) VALUES (%s, %s, 0, 'locked')", number, key)
-        assert problems(ledger, "restock") == (1, words)
+        first = first or number
+        assert problems(ledger, "restock") == (1, words.format(first))
     _, _, jobs, _ = status(ledger)
     assert jobs["restock"]["leftovers"] == 3
     assert [each["leftovers"] for each in jobs["restock"]["runs"]] == [1]
@@ -170,6 +173,16 @@ def test_books_that_are_settled_to_the_future_are_critical(ledger):
     ledger.sql("UPDATE roundsman.job SET settled_through = now() + interval '1 day' WHERE name = 'restock'")
     code, what = problems(ledger, "restock")
     assert code == 2 and what.startswith("settled through ") and "in the future" in what
+
+
+def test_clocks_apart_are_critical_as_nothing_is_run(ledger):
+    for offset, where in (("+10m", "behind"), ("-10m", "ahead of")):
+        result = ledger.roundsman("--status", faketime=offset)
+        assert result.status == 2 and re.match(rf"roundsman CRITICAL: the server's clock is (9m59s|10m00s) {where} this host's,"
+                                               " and beyond 30s", result.out), result
+        assert json.loads(ledger.roundsman("--status", "--json", faketime=offset).out)["status"] == 2
+    ledger.configure(max_clock_skew="15m")
+    assert status(ledger, faketime="+10m")[0] == 0
 
 
 def test_what_waits_behind_a_running_run_is_not_overdue(shop):
