@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: PostgreSQL */
 /*
  * report_next: --next, by the schedules alone. The daemon asks the same function for its timers, so that what is
- * printed here is what it does. Neither the ledger nor a clock is read.
+ * printed here is what it does; and so of the offset that jitter gives this host. Neither the ledger nor a clock is read.
  */
 #include "report.h"
 
 #include <stdlib.h>
 
+#include "host.h"
 #include "status.h"
 #include "table.h"
 
@@ -50,7 +51,8 @@ static void show(struct table *table, const struct candidate *candidate)
     if (marks[candidate->next.mark] != NULL)
         buf_print(&notes, " %s", marks[candidate->next.mark]);
     if (job->jitter > 0)
-        buf_print(&notes, " (jitter: less than %s later)", duration_format(job->jitter, text));
+        buf_print(&notes, " (jitter: on this host at %s)",
+                  moment_format(candidate->next.at + host_offset(job->name, job->jitter) / USEC_PER_SEC * USEC_PER_SEC, text));
     table_add(table, moment_format(candidate->next.at, text));
     table_add(table, local);
     table_print(table, "%s%s%s", job->name, notes.length > 0 ? " " : "", notes.length > 0 ? notes.text : "");
@@ -62,6 +64,7 @@ int report_next(const struct configuration *configuration, const struct job *job
     struct candidate *list = mem_alloc(configuration->job_count * sizeof(*list)), *next;
     AUTO_TABLE table = {.columns = columns, .width = ELEMENTS(columns)};
     size_t candidates = 0;
+    char text[MOMENT_TEXT_MAX];
 
     for (size_t i = 0; i < configuration->job_count; i++) {
         const struct job *each = &configuration->jobs[i];
@@ -78,6 +81,9 @@ int report_next(const struct configuration *configuration, const struct job *job
     free(list);
     if (candidates == 0)
         puts("no job is enabled");
+    else if (table.count == 0)
+        printf("no occurrence%s%s after %s: schedules end before the year 9999\n", job != NULL ? " of " : "", job != NULL ? job->name : "",
+               moment_format(from, text));
     table_write(&table, stdout, 0);
     return STATUS_DONE;
 }

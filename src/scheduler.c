@@ -21,16 +21,13 @@
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
 #include <systemd/sd-event.h>
-#include <systemd/sd-id128.h>
 #include <unistd.h>
 
 #include "agenda.h"
+#include "host.h"
 #include "log.h"
 #include "status.h"
 #include "worker.h"
-
-/* sd_id128_get_machine_app_specific(3): the machine's own id is not to be given away, not even as a delay. */
-#define APPLICATION_ID SD_ID128_MAKE(a2,5c,0f,61,9b,7d,4e,4b,8c,3a,17,f2,d6,e0,94,b8)
 
 struct scheduler {
     sd_event *loop;
@@ -39,8 +36,6 @@ struct scheduler {
     struct post *posts; /* in the order of the configuration that first had them */
     bool stopping;
     bool rejected; /* the last reload met errors */
-    char host[256];
-    size_t host_length;
     char *told; /* the STATUS= that systemd has */
 };
 
@@ -289,9 +284,7 @@ static int use(struct scheduler *scheduler, struct configuration *before)
     for (struct post *post = scheduler->posts; post != NULL; post = post->next) {
         const struct job *job = configuration_job(configuration, post->worker.name);
 
-        worker_configure(&post->worker, job,
-                         job == NULL ? 0
-                                     : agenda_offset(scheduler->host, scheduler->host_length, job->name, job->jitter));
+        worker_configure(&post->worker, job, job == NULL ? 0 : host_offset(job->name, job->jitter));
     }
     configuration_free(before);
     proceed_all(scheduler);
@@ -384,18 +377,6 @@ static int watch_clock(struct scheduler *scheduler)
     return sd_event_add_io(scheduler->loop, NULL, scheduler->clock, EPOLLIN, on_clock, scheduler);
 }
 
-static void identify_host(struct scheduler *scheduler)
-{
-    sd_id128_t id;
-
-    if (sd_id128_get_machine_app_specific(APPLICATION_ID, &id) >= 0) {
-        memcpy(scheduler->host, &id, sizeof(id));
-        scheduler->host_length = sizeof(id);
-    } else if (gethostname(scheduler->host, sizeof(scheduler->host) - 1) == 0) { /* no /etc/machine-id: a container */
-        scheduler->host_length = strlen(scheduler->host);
-    }
-}
-
 static int set_up(struct scheduler *scheduler)
 {
     int r;
@@ -407,7 +388,6 @@ static int set_up(struct scheduler *scheduler)
         (r = sd_event_add_signal(scheduler->loop, NULL, SIGHUP, on_reload, scheduler)) < 0 ||
         (r = sd_event_set_watchdog(scheduler->loop, true)) < 0 || (r = watch_clock(scheduler)) < 0)
         return r;
-    identify_host(scheduler);
     return use(scheduler, NULL);
 }
 

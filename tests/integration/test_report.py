@@ -319,10 +319,13 @@ def test_next_in_a_gap_and_an_overlap(shop):
     # All that are enabled, in the order of time; the one that --from names itself is over.
     assert [line.split()[0] + " " + line.split()[6] for line in following("-n", "3", "--from", "2026-05-31T15:00:00Z")] == [
         "2026-06-01T00:30:00Z berlin", "2026-06-01T15:00:00Z seoul", "2026-06-02T00:30:00Z berlin"]
-    assert following("seoul", "-n", "1", "--from", "2026-06-01T00:00:00Z") == [
-        "2026-06-01T15:00:00Z  Tue 2026-06-02 00:00:00 KST +09:00  seoul  (jitter: less than 30s later)"]
+    line, = following("seoul", "-n", "1", "--from", "2026-06-01T00:00:00Z")
+    assert re.fullmatch(r"2026-06-01T15:00:00Z  Tue 2026-06-02 00:00:00 KST \+09:00  seoul"
+                        r"  \(jitter: on this host at 2026-06-01T15:00:[0-2][0-9]Z\)", line), line
     assert [line.split("  ")[-1] for line in following("off")] == 5 * ["(disabled)"]
     assert len(following()) == 5
+    assert following("seoul", "--from", "9999-12-31T00:00:00Z") == [
+        "no occurrence of seoul after 9999-12-31T00:00:00Z: schedules end before the year 9999"]
 
 
 def test_a_stuck_server_does_not_hold_monitoring_up_for_long(shop):
