@@ -10,9 +10,11 @@
 static const char snapshots_sql[] =
     "SELECT who, age, coalesce(seconds, 0), coalesce(seconds, 0) > " OLD_SECONDS " OR age > " OLD_TRANSACTIONS
     ", remedy"
-    "  FROM (SELECT format('%s %s (%s of role %s)', CASE WHEN r.pid IS NULL THEN 'process' ELSE 'the standby of "
-    "process' END,"
-    "                      pid, coalesce(nullif(s.application_name, ''), 'a session'), s.usename) AS who,"
+    "  FROM (SELECT format('%s %s (%s)', CASE WHEN r.pid IS NULL THEN 'process' ELSE 'the standby of process' END, pid,"
+    /* Processes of the server's own have no role; what they are is not shown to every role. */
+    "                      CASE WHEN s.usename IS NULL THEN coalesce(s.backend_type, 'one of the server''s own')"
+    "                           ELSE format('%s of role %s', coalesce(nullif(s.application_name, ''), 'a session'),"
+    "                                       s.usename) END) AS who,"
     "               greatest(age(s.backend_xid), age(s.backend_xmin)) AS age,"
     "               extract(epoch FROM clock_timestamp() - s.xact_start)::bigint AS seconds,"
     "               CASE WHEN r.pid IS NULL THEN format('SELECT pg_terminate_backend(%s);', pid)"
@@ -47,11 +49,11 @@ int horizon_examine(struct db *db, struct problems *advice)
     }
     if (rows_integer(rows, 0, SECONDS) > 0)
         lasting = mem_print(" and %s", duration_tell(rows_integer(rows, 0, SECONDS) * USEC_PER_SEC, seconds));
-    printf("price: the oldest snapshot is %s transactions%s old: %s\n", rows_text(rows, 0, AGE),
-           lasting != NULL ? lasting : "", rows_text(rows, 0, WHO));
+    printf("price: the oldest snapshot is %s transaction%s%s old: %s\n", rows_text(rows, 0, AGE),
+           rows_integer(rows, 0, AGE) == 1 ? "" : "s", lasting != NULL ? lasting : "", rows_text(rows, 0, WHO));
     if (rows_boolean(rows, 0, OLD))
         problems_add(advice, true, rows_text(rows, 0, REMEDY),
-                     "%s holds back vacuum, and room on the page with it: what %s transactions left behind stays",
-                     rows_text(rows, 0, WHO), rows_text(rows, 0, AGE));
+                     "%s holds back vacuum, and room on the page with it: what %s transaction%s left behind stays",
+                     rows_text(rows, 0, WHO), rows_text(rows, 0, AGE), rows_integer(rows, 0, AGE) == 1 ? "" : "s");
     return 0;
 }

@@ -20,6 +20,7 @@
 #define TUPLE_HEADER 24 /* the smallest row; so many rows a page can have pointers for */
 
 #define HOT_ENOUGH 0.8 /* below it there is advice; the few rows that find no room make some, and it rises by itself */
+#define FEW_PAGES 8    /* so few are always in memory, and what a round writes to them is nothing: no advice */
 static const int fillfactors[] = {50, 45, 40, 35, 30, 25, 20}; /* to advise, the best for reading first */
 
 /* ---- The model: what a page has room for ---- */
@@ -29,6 +30,7 @@ struct heap {
     const char *name;
     int64_t rows; /* below 0: never counted */
     int64_t pages, page_size, fillfactor, width, indexes, index_pages, updates, hot_updates;
+    int64_t file_pages; /* now, also where it was never counted */
     bool indexed; /* an index has a changed column */
 };
 
@@ -133,7 +135,8 @@ static const char heaps_sql[] = TREE
     "         WHERE i.indrelid = c.oid),"
     "       EXISTS (SELECT FROM pg_index i JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = ANY ($2::text[])"
     "                WHERE i.indrelid = c.oid AND " INDEX_HAS_COLUMN "),"
-    "       pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_hot_updated(c.oid)"
+    "       pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_hot_updated(c.oid),"
+    "       coalesce(pg_relation_size(c.oid), 0) / current_setting('block_size')::integer"
     "  FROM tree JOIN pg_class c ON c.oid = tree.oid AND c.relkind = 'r' JOIN pg_namespace n ON n.oid = c.relnamespace"
     " CROSS JOIN LATERAL ("
     "       SELECT sum(CASE WHEN a.attlen > 0 THEN a.attlen ELSE coalesce(s.avg_width, 1) END) AS least,"
@@ -145,7 +148,7 @@ static const char heaps_sql[] = TREE
 /* clang-format off */
 enum {
     NAME, ROWS, PAGES, PAGE_SIZE, FILLFACTOR, LEAST, MOST, INDEXES, INDEX_PAGES, INDEXED, UPDATES,
-    HOT_UPDATES
+    HOT_UPDATES, FILE_PAGES
 };
 /* clang-format on */
 
@@ -176,6 +179,7 @@ static struct heap heap_of(const struct rows *rows, int row)
         .indexed = rows_boolean(rows, row, INDEXED),
         .updates = rows_integer(rows, row, UPDATES),
         .hot_updates = rows_integer(rows, row, HOT_UPDATES),
+        .file_pages = rows_integer(rows, row, FILE_PAGES),
     };
 
     heap.width = width_between(&heap, rows_integer(rows, row, LEAST), rows_integer(rows, row, MOST));
@@ -198,7 +202,7 @@ static const char indexes_sql[] = TREE
 
 static void advise_fillfactor(const struct heap *heap, struct problems *advice)
 {
-    if (heap->indexed || share_by_fillfactor(heap, heap->fillfactor) >= HOT_ENOUGH)
+    if (heap->indexed || heap->file_pages < FEW_PAGES || share_by_fillfactor(heap, heap->fillfactor) >= HOT_ENOUGH)
         return;
     if (heap->rows > 0 && heap->updates >= heap->rows && share_fitting(heap, rows_counted(heap)) >= HOT_ENOUGH &&
         (double)heap->hot_updates >= HOT_ENOUGH * (double)heap->updates)
@@ -253,7 +257,8 @@ static void print_price(const char *table, const struct rows *rows, const struct
     }
     if (weight <= 0)
         return;
-    printf("price: %s: about %.0f rows of %.0f bytes, fillfactor %lld", table, count, bytes / weight, (long long)least);
+    printf("price: %s: about %.0f row%s of %.0f bytes, fillfactor %lld", table, count, count >= 0.5 && count < 1.5 ? "" : "s",
+           bytes / weight, (long long)least);
     if (most > least)
         printf(" to %lld", (long long)most);
     for (int i = 0; i < rows_count(indexes); i++)
