@@ -9,23 +9,54 @@
 /* ---- where ---- */
 
 /*
+ * What the server objects to in `where`, without what only the statement around it has: a place that the user did not write
+ * ("at or near "THEN"", "at end of input"), a CASE/WHEN. The caller frees it; "": that it is wrong, and no more.
+ */
+static char *objection(const char *where, const char *message)
+{
+    static const char near[] = " at or near \"", end[] = " at end of input", type[] = "argument of CASE/WHEN must be ";
+    const char *place = strstr(message, near), *quote = strrchr(message, '"');
+    size_t length = strlen(message);
+
+    if (strncmp(message, type, strlen(type)) == 0)
+        return mem_print("it must be %s", message + strlen(type));
+    if (place != NULL && quote >= place + strlen(near)) {
+        AUTO_TEXT named = strndup(place + strlen(near), (size_t)(quote - place) - strlen(near));
+
+        if (strstr(where, named) != NULL)
+            return mem_copy(message);
+    }
+    if (place == NULL)
+        place = strstr(message, end);
+    if (place != NULL)
+        length = (size_t)(place - message);
+    return strncmp(message, "syntax error", length) == 0 ? mem_copy("") : strndup(message, length);
+}
+
+/*
  * As a run asks it, of the table as t; but as a whole inside CASE: text that is no expression by itself ("a) OR (b")
  * would let rows from outside of a batch into it. The newline ends a comment.
  */
 int relation_plan_where(struct examined *examined)
 {
-    const char *where = examined->need->where;
+    const char *where = examined->need->where, *sqlstate;
     AUTO_TEXT sql = mem_print("EXPLAIN SELECT FROM %s AS t WHERE CASE WHEN %s\nTHEN true END", examined->table, where);
     AUTO_TEXT remedy = NULL;
+    AUTO_TEXT said = NULL;
+    bool syntax;
     int r = db_query(examined->db, sql, 0, NULL, NULL);
 
     if (r != -EBADMSG)
         return r;
-    if (strcmp(db_error(examined->db)->sqlstate, "42501") == 0)
+    sqlstate = db_error(examined->db)->sqlstate;
+    syntax = strcmp(sqlstate, "42601") == 0 || strcmp(sqlstate, "42804") == 0; /* or of a type that is none of a condition */
+    said = objection(where, db_error(examined->db)->message);
+    if (strcmp(sqlstate, "42501") == 0)
         remedy = mem_print("GRANT SELECT ON %s TO %s;", examined->table, examined->role);
     else
         remedy = mem_copy("mend `where`: it must be an SQL condition on one row of the table");
-    examined_refuse(examined, remedy, "where = \"%s\" cannot be evaluated: %s", where, db_error(examined->db)->message);
+    examined_refuse(examined, remedy, "where = \"%s\" %s%s%s", where,
+                    syntax ? "is no valid SQL condition" : "cannot be evaluated", said[0] != '\0' ? ": " : "", said);
     return 0;
 }
 
