@@ -16,6 +16,7 @@ struct examined {
     char *table; /* shop.users, quoted where SQL needs it */
     char *role;  /* the current one, likewise */
     bool partitioned;
+    bool moves;    /* by a column that the job changes, so that no key would help */
     bool may_lock; /* it may UPDATE some column, which a row lock asks for */
     bool sound;    /* statements on it can be planned: nothing was refused so far */
 };

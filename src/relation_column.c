@@ -60,7 +60,8 @@ static const struct rule rules[] = {
 /* One row for each name asked for, in that order. $1: the table's oid, $2: the names. */
 static const char columns_sql[] =
     "SELECT quote_ident(a.attname), format_type(a.atttypid, a.atttypmod), base.typname, base.category,"
-    "       a.attnotnull OR base.not_null, a.attgenerated <> '' OR a.attidentity = 'a',"
+    /* Since PostgreSQL 18 a column is marked so also by a NOT NULL that is not validated; before, there is no such row. */
+    "       a.attnotnull AND pending.name IS NULL OR base.not_null, pending.name, a.attgenerated <> '' OR a.attidentity = 'a',"
     "       has_column_privilege($1::oid, a.attnum, 'SELECT'), has_column_privilege($1::oid, a.attnum, 'UPDATE'),"
     "       EXISTS (SELECT FROM pg_partitioned_table p JOIN pg_attribute k ON k.attrelid = p.partrelid"
     "                WHERE p.partrelid = ANY (tree.oids) AND k.attname = a.attname"
@@ -88,10 +89,15 @@ static const char columns_sql[] =
     "              (array_agg(CASE typtype WHEN 'e' THEN 'S' ELSE typcategory END"
     "                         ORDER BY depth DESC))[1] AS category"
     "         FROM type) AS base ON true"
+    "  LEFT JOIN LATERAL ("
+    "       SELECT quote_ident(min(conname)) AS name FROM pg_constraint"
+    "        WHERE conrelid = a.attrelid AND contype = 'n' AND conkey = ARRAY[a.attnum] AND NOT convalidated) AS pending"
+    "       ON true"
     " ORDER BY wanted.position";
 /* clang-format off */
 enum {
-    NAME, TYPE, TYPE_NAME, CATEGORY, NOT_NULL, GENERATED, MAY_SELECT, MAY_UPDATE, PARTITION_KEY, UNIQUE_INDEX, INDEXED
+    NAME, TYPE, TYPE_NAME, CATEGORY, NOT_NULL, PENDING, GENERATED, MAY_SELECT, MAY_UPDATE, PARTITION_KEY, UNIQUE_INDEX,
+    INDEXED
 };
 /* clang-format on */
 
@@ -184,6 +190,22 @@ static void examine_changed(struct examined *examined, const struct rows *column
             name, index);
 }
 
+static void examine_not_null(struct examined *examined, const struct rows *columns, int row)
+{
+    const char *name = rows_text(columns, row, NAME), *pending = rows_text(columns, row, PENDING);
+    AUTO_TEXT remedy = pending != NULL
+                           ? mem_print("ALTER TABLE %s VALIDATE CONSTRAINT %s;", examined->table, pending)
+                           : mem_print("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL;", examined->table, name);
+
+    if (rows_boolean(columns, row, NOT_NULL))
+        return;
+    if (pending != NULL)
+        examined_refuse(examined, remedy, "column %s may have NULLs from before its constraint %s, which is NOT VALID", name,
+                        pending);
+    else
+        examined_refuse(examined, remedy, "column %s is nullable", name);
+}
+
 static int examine_column(struct examined *examined, const struct rule *rule, const struct rows *columns, int row)
 {
     const char *name = rows_text(columns, row, NAME);
@@ -197,11 +219,8 @@ static int examine_column(struct examined *examined, const struct rule *rule, co
     r = examine_type(examined, rule, columns, row);
     if (r < 0)
         return r;
-    if (rule->not_null && !rows_boolean(columns, row, NOT_NULL)) {
-        AUTO_TEXT remedy = mem_print("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL;", examined->table, name);
-
-        examined_refuse(examined, remedy, "column %s is nullable", name);
-    }
+    if (rule->not_null)
+        examine_not_null(examined, columns, row);
     if (changed(examined, rule))
         examine_changed(examined, columns, row);
     if (rule->indexed && !rows_boolean(columns, row, INDEXED)) {
@@ -210,7 +229,7 @@ static int examine_column(struct examined *examined, const struct rule *rule, co
 
         examined_advise(examined, remedy, "no index on %s: every order canceled would read the whole table", name);
     }
-    return rule->key ? relation_key_examine(examined, name) : 0;
+    return rule->key && !examined->moves ? relation_key_examine(examined, name) : 0;
 }
 
 static void append(struct buf *list, const char *name)
@@ -261,6 +280,8 @@ int relation_columns_examine(struct examined *examined)
         }
     array = sql_array(names);
     r = db_query(examined->db, columns_sql, 2, (const char *const[]){examined->oid, array}, &columns);
+    for (int row = 0; r == 0 && row < rows_count(columns); row++)
+        examined->moves |= changed(examined, of_row[row]) && rows_boolean(columns, row, PARTITION_KEY);
     for (int row = 0; r == 0 && row < rows_count(columns); row++)
         r = examine_column(examined, of_row[row], columns, row);
     if (r == 0)

@@ -43,30 +43,38 @@ static int type_without_order(struct examined *examined, const char *column, boo
     return r == -EBADMSG ? 0 : r;
 }
 
-int relation_key_examine(struct examined *examined, const char *column)
+/*
+ * A unique index of a partitioned table has all columns of the partition key, whatever is created. *ret: the partition key
+ * (the caller frees it) where that is not the column alone; NULL.
+ */
+static int partitioned_otherwise(struct examined *examined, const char *column, char **ret)
 {
-    AUTO_ROWS indexes = NULL;
+    AUTO_ROWS rows = NULL;
+    int r = db_query(examined->db,
+                     "SELECT pg_get_partkeydef($1::oid) FROM pg_partitioned_table p"
+                     " WHERE partrelid = $1::oid AND EXISTS (SELECT FROM unnest(partattrs::int2[]) AS k (number)"
+                     "                                        LEFT JOIN pg_attribute a ON attrelid = $1::oid AND attnum = number"
+                     "                                       WHERE number = 0 OR quote_ident(attname) <> $2)",
+                     2, (const char *const[]){examined->oid, column}, &rows);
+
+    *ret = r == 0 && rows_count(rows) > 0 ? mem_copy(rows_text(rows, 0, 0)) : NULL;
+    return r;
+}
+
+/* That there is none, why the indexes with the column are none, and how to make one. */
+static void refuse(struct examined *examined, const char *column, const struct rows *indexes)
+{
     AUTO_BUF reasons = {0};
     AUTO_TEXT remedy = NULL;
-    bool orderless;
-    int r = db_query(examined->db, indexes_sql, 2, (const char *const[]){examined->oid, column}, &indexes);
 
-    if (r < 0 || (rows_count(indexes) > 0 && rows_text(indexes, 0, 1) == NULL))
-        return r;
-    r = type_without_order(examined, column, &orderless);
-    if (r < 0)
-        return r;
-    if (orderless) {
-        examined_refuse(examined, "name a column of an ordered type as its key",
-                        "column %s cannot be its key: its type has no order", column);
-        return 0;
-    }
     for (int i = 0; i < rows_count(indexes); i++) {
-        buf_print(&reasons, "%s%s %s", i == 0 ? " (" : ", ", rows_text(indexes, i, 0), rows_text(indexes, i, 1));
-        if (strcmp(rows_text(indexes, i, 1), "is invalid") == 0 && remedy == NULL)
-            remedy = mem_print("REINDEX INDEX CONCURRENTLY %s;", rows_text(indexes, i, 0));
-        else if (strncmp(rows_text(indexes, i, 1), "compares", strlen("compares")) == 0 && remedy == NULL)
-            remedy = mem_copy(rows_text(indexes, i, 2) != NULL ? rows_text(indexes, i, 2) : "create the type in the tables' schema");
+        const char *index = rows_text(indexes, i, 0), *reason = rows_text(indexes, i, 1), *mend = rows_text(indexes, i, 2);
+
+        buf_print(&reasons, "%s%s %s", i == 0 ? " (" : ", ", index, reason);
+        if (strcmp(reason, "is invalid") == 0 && remedy == NULL)
+            remedy = mem_print("REINDEX INDEX CONCURRENTLY %s;", index);
+        else if (strncmp(reason, "compares", strlen("compares")) == 0 && remedy == NULL)
+            remedy = mem_copy(mend != NULL ? mend : "create the type in the tables' schema");
     }
     if (reasons.length > 0)
         buf_add(&reasons, ")");
@@ -77,5 +85,30 @@ int relation_key_examine(struct examined *examined, const char *column)
         examined, remedy,
         "column %s has no unique index of its own that is valid, immediate and not partial, to walk the table by%s",
         column, reasons.length > 0 ? reasons.text : "");
+}
+
+int relation_key_examine(struct examined *examined, const char *column)
+{
+    AUTO_ROWS indexes = NULL;
+    AUTO_TEXT partitions = NULL;
+    bool orderless;
+    int r = db_query(examined->db, indexes_sql, 2, (const char *const[]){examined->oid, column}, &indexes);
+
+    if (r < 0 || (rows_count(indexes) > 0 && rows_text(indexes, 0, 1) == NULL))
+        return r;
+    r = type_without_order(examined, column, &orderless);
+    if (r == 0)
+        r = partitioned_otherwise(examined, column, &partitions);
+    if (r < 0)
+        return r;
+    if (orderless)
+        examined_refuse(examined, "name a column of an ordered type as its key",
+                        "column %s cannot be its key: its type has no order", column);
+    else if (partitions != NULL)
+        examined_refuse(examined, NULL,
+                        "it is partitioned by %s, so that it can have no unique index on column %s alone, to walk it by",
+                        partitions, column);
+    else
+        refuse(examined, column, indexes);
     return 0;
 }

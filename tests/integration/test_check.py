@@ -201,7 +201,20 @@ REFUSED = {
     "partitioned by what changes": (
         "CREATE TABLE shop.other (id bigint NOT NULL, points bigint NOT NULL, last_modified_at timestamptz)"
         " PARTITION BY RANGE (points); GRANT SELECT, UPDATE ON shop.other TO roundsman", bulk() | USERS,
-        ["column id has no unique index", "it is partitioned by column points, which the job changes"]),
+        ["it is partitioned by column points, which the job changes"]),
+    "partitioned by what is not the key": (
+        "CREATE TABLE shop.other (id bigint NOT NULL, points bigint NOT NULL, last_modified_at timestamptz, born date,"
+        " PRIMARY KEY (id, born)) PARTITION BY RANGE (born); GRANT SELECT, UPDATE ON shop.other TO roundsman", bulk() | USERS,
+        [r"it is partitioned by RANGE \(born\), so that it can have no unique index on column id alone"]),
+    "partitioned by an expression": (
+        "CREATE TABLE shop.other (id bigint NOT NULL, points bigint NOT NULL, last_modified_at timestamptz)"
+        " PARTITION BY HASH ((id / 2)); GRANT SELECT, UPDATE ON shop.other TO roundsman", bulk() | USERS,
+        [r"it is partitioned by HASH \(\(\(?id / .*so that it can have no unique index on column id alone"]),
+    # As PostgreSQL 18 has it in the catalog, in which the server here takes no notice of it.
+    "a NOT NULL that is not validated": (
+        "INSERT INTO pg_constraint SELECT (jsonb_populate_record(c, jsonb_build_object('oid', 99999999, 'conname', 'Filled',"
+        " 'contype', 'n', 'convalidated', false, 'conkey', '{3}'))).* FROM pg_constraint c WHERE conname = 'users_pkey'", bulk(),
+        ["table shop.users: column points may have NULLs from before its constraint \"Filled\", which is NOT VALID"]),
     "no table": ("", bulk() | USERS, ["table shop.other: there is no such table"]),
     "no schema": ("", bulk() | {"tables": {"users": {"table": "ship.users"}}}, ["there is no schema ship in this database"]),
     "no column": ("", bulk() | {"tables": {"users": {"points": "pints"}}}, ["table shop.users: there is no column pints"]),
@@ -241,10 +254,17 @@ REFUSED = {
         "ALTER TABLE shop.orders ADD buyer uuid; GRANT SELECT ON shop.orders TO roundsman",
         cancel() | {"tables": {"orders": {"user": "buyer"}}},
         ["column buyer is of type uuid and cannot hold a key of shop.users, whose id is of type bigint"]),
-    "a where that is no SQL": ("", bulk(where="points >"), ["where = \"points >\" cannot be evaluated: syntax error"]),
-    "a where that is no condition": ("", bulk(where="points + 1"), ["where = \"points \\+ 1\" cannot be evaluated: argument of"]),
+    "a where that ends too early": ("", bulk(where="points >"), ["where = \"points >\" is no valid SQL condition$"]),
+    "a where that is no SQL": (
+        "", bulk(where="points > > 5 5"), ['where = ".*" is no valid SQL condition: syntax error at or near ">"$']),
+    "a where without the end of a text": (
+        "", bulk(where="'a' = 'b"), ["where = \"'a' = 'b\" is no valid SQL condition: unterminated quoted string$"]),
+    "a where that is no condition": (
+        "", bulk(where="points + 1"), ["is no valid SQL condition: it must be type boolean, not type bigint$"]),
+    "a where of a column that is not there": (
+        "", bulk(where="pints > 1"), ['where = "pints > 1" cannot be evaluated: column "pints" does not exist$']),
     "a where that breaks out": (
-        "", bulk(where="true) OR (true"), [r"where = \"true\) OR \(true\" cannot be evaluated: syntax error"]),
+        "", bulk(where="true) OR (true"), [r'is no valid SQL condition: syntax error at or near "\)"$']),
     "no function of call": (
         "", cancel(call="shop.cancel_order"), [r"cannot cancel its rows: function shop.cancel_order\(bigint\) does not exist"]),
     "a call that says nothing": (
