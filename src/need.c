@@ -18,6 +18,7 @@ void relation_need_fill(struct relation_need *ret, const struct shop *shop, cons
         .shop = shop,
         .tables = kind->tables,
         .target = kind->target,
+        .settings = settings,
         .where = where != NULL && where[0] != '\0' ? where : NULL,
         .call = setting_text(settings, "call"),
         .statuses = words(settings, "statuses"),

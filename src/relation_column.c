@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "relation_key.h"
+#include "relation_value.h"
 #include "sql.h"
 
 enum type_class { TYPE_ANY, TYPE_NUMBER, TYPE_STATUS, TYPE_MOMENT };
@@ -223,6 +224,8 @@ static int examine_column(struct examined *examined, const struct rule *rule, co
         examine_not_null(examined, columns, row);
     if (changed(examined, rule))
         examine_changed(examined, columns, row);
+    if (changed(examined, rule) && rule->type == TYPE_NUMBER && rule->table == examined->need->target)
+        relation_values_examine(examined, name, rows_text(columns, row, TYPE_NAME));
     if (rule->indexed && !rows_boolean(columns, row, INDEXED)) {
         AUTO_TEXT remedy =
             mem_print("CREATE INDEX %sON %s (%s);", examined_concurrently(examined), examined->table, name);
