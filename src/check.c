@@ -9,6 +9,7 @@
 #include "horizon.h"
 #include "price.h"
 #include "relation.h"
+#include "relation_trigger.h"
 #include "status.h"
 
 /* What is being printed, and how far. */
@@ -139,7 +140,7 @@ static int examine_timeouts(struct db *db, const struct job *job, struct problem
 }
 
 static int examine_job(struct db *db, const struct configuration *configuration, const struct job *job,
-                       struct problems *problems)
+                       struct problems *problems, struct problems *advice)
 {
     struct relation_need need;
     AUTO_TEXT what = mem_print("job %s", job->name);
@@ -154,6 +155,8 @@ static int examine_job(struct db *db, const struct configuration *configuration,
         return r;
     relation_need_fill(&need, &configuration->shop, job->kind, &job->settings, job->where);
     r = relation_examine(db, &need, problems);
+    if (r == 0)
+        r = relation_triggers_examine(db, &need, advice);
     return r < 0 ? failed(db, problems, what, r) : 0;
 }
 
@@ -179,7 +182,7 @@ static int examine(struct db *db, const struct configuration *configuration, str
     for (size_t i = 0; r == 0 && i < configuration->job_count; i++) {
         const struct job *job = &configuration->jobs[i];
 
-        r = examine_job(db, configuration, job, &sheet->problems);
+        r = examine_job(db, configuration, job, &sheet->problems, &sheet->advice);
         if (r == 0 && job->enabled) {
             r = price_job(db, configuration, job, &sheet->advice);
             if (r < 0)

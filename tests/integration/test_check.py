@@ -126,6 +126,17 @@ MENDED = {
     "points that do not add up": (
         "ALTER TABLE shop.users ALTER points TYPE double precision", bulk(),
         ["column points is of type double precision; it has to be smallint, integer, bigint or numeric"]),
+    "an amount that no integer holds": (
+        "ALTER TABLE shop.users ALTER points TYPE integer", bulk(amount=5000000000),
+        ["amount = 5000000000 is more than column points can hold, whose type integer ends at 2147483647$"]),
+    "a deduction below all integers": (
+        "ALTER TABLE shop.users ALTER points TYPE smallint USING 0", bulk(amount=-32769),
+        ["amount = -32769 is less than column points can hold, whose type smallint begins at -32768$"]),
+    "marks that no smallint holds": (
+        "CREATE DOMAIN shop.pieces AS smallint; ALTER TABLE shop.menu_items ALTER stock TYPE shop.pieces",
+        {"jobs": [{**RESTOCK, "up_to": 32768},
+                  {"name": "fill", "kind": "restock", "schedule": YEARLY, "fill_to": 40000}]},
+        ["table shop.menu_items: up_to = 32768 is more .* stock can hold, whose type smallint ends at 32767$", "fill_to = 40000"]),
     "a date": (
         "ALTER TABLE shop.users ALTER last_modified_at TYPE date", bulk(),
         ["column last_modified_at is of type date; it has to be timestamp with time zone"]),
@@ -302,6 +313,9 @@ FINE = {
         "CREATE DOMAIN shop.amount AS bigint NOT NULL; CREATE DOMAIN shop.amounts AS shop.amount;"
         "CREATE TABLE shop.other (id varchar(20) PRIMARY KEY, points shop.amounts, last_modified_at timestamptz);"
         "GRANT SELECT, UPDATE ON shop.other TO roundsman", bulk() | USERS),
+    "the most that an integer holds": (
+        "ALTER TABLE shop.users ALTER points TYPE integer", bulk(amount=2147483647)),
+    "an amount that a numeric holds": ("ALTER TABLE shop.users ALTER points TYPE numeric", bulk(amount=5000000000)),
     "a timestamp and its zone": (
         "DROP INDEX shop.orders_unfinished; ALTER TABLE shop.orders ALTER last_modified_at TYPE timestamp;"
         "CREATE INDEX ON shop.orders (last_modified_at, id) WHERE status = 'PAYING'",
@@ -335,6 +349,47 @@ def test_nothing_wrong(shop, name):
     prepared, configuration = FINE[name]
     shop.sql(prepared)
     all_is_well(check(shop, **configuration))
+
+
+def test_a_value_that_fails_for_every_row_is_refused_when_a_run_starts(shop):
+    shop.sql("ALTER TABLE shop.users ALTER points TYPE integer")
+    shop.configure(jobs=[POINTS])
+    result = shop.roundsman("--run-once", "daily-points", "--set", "amount=5000000000")
+    assert result.status == 1 and "amount = 5000000000 is more than column points can hold" in result.err, result
+    assert shop.runs() == []
+
+
+def test_a_trigger_whose_names_are_not_found(shop):
+    shop.sql("CREATE TABLE public.audit (id bigint); GRANT INSERT ON public.audit TO roundsman;"
+             "CREATE FUNCTION shop.note() RETURNS trigger LANGUAGE plpgsql AS"
+             " $$ BEGIN INSERT INTO audit VALUES (NEW.id); RETURN NEW; END $$;"
+             "CREATE FUNCTION shop.knows_its_way() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS"
+             " $$ BEGIN INSERT INTO audit VALUES (NEW.id); RETURN NEW; END $$")
+    for timing, function in (("UPDATE", "knows_its_way"), ("INSERT", "note"), ("UPDATE OF name", "note"), ("UPDATE", "note")):
+        shop.sql(f'CREATE TRIGGER "{timing} {function}" AFTER {timing} ON shop.users FOR EACH ROW'
+                 f" EXECUTE FUNCTION shop.{function}();")
+    shop.sql('CREATE TRIGGER off AFTER UPDATE ON shop.users EXECUTE FUNCTION shop.note();'
+             'ALTER TABLE shop.users DISABLE TRIGGER off')
+    result = check(shop)
+    all_is_well(result)
+    [text] = re.findall("^advice: (.*)", result.out, re.MULTILINE)
+    assert text.startswith('table shop.users: trigger "UPDATE note" calls shop.note, which has no search_path of its own')
+    assert "are looked for in shop alone" in text
+    shop.sql(remedies(result)[0])
+    assert "advice" not in check(shop).out
+    shop.sql('DROP TRIGGER "UPDATE knows_its_way" ON shop.users')
+    assert shop.roundsman("--run-once", "daily-points").status == 0
+    assert shop.value("SELECT count(*) FROM audit") == 1000
+
+
+def test_a_trigger_where_all_names_are_found(shop):
+    """What the path of every session has by default is no more than ours."""
+    shop.sql("ALTER TABLE shop.users SET SCHEMA public; GRANT SELECT, UPDATE ON public.users TO roundsman;"
+             "CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;"
+             "CREATE TRIGGER note BEFORE UPDATE ON public.users FOR EACH ROW EXECUTE FUNCTION public.note()")
+    result = check(shop, **bulk(), tables={"users": {"table": "users"}})
+    all_is_well(result)
+    assert "advice" not in result.out
 
 
 def test_shows_each_job_with_its_zone_and_a_shared_problem_once(shop):
