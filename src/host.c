@@ -10,7 +10,7 @@
 #include "agenda.h"
 
 /* sd_id128_get_machine_app_specific(3): the machine's own id is not to be given away, not even as a delay. */
-#define APPLICATION_ID SD_ID128_MAKE(a2,5c,0f,61,9b,7d,4e,4b,8c,3a,17,f2,d6,e0,94,b8)
+#define APPLICATION_ID SD_ID128_MAKE(a2, 5c, 0f, 61, 9b, 7d, 4e, 4b, 8c, 3a, 17, f2, d6, e0, 94, b8)
 
 usec_t host_offset(const char *job, usec_t jitter)
 {

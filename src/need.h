@@ -9,11 +9,11 @@
 
 struct relation_need {
     const struct shop *shop;
-    unsigned tables;         /* enum shop_tables that are read or written by statements of ours */
-    enum shop_tables target; /* the table whose rows a run walks; among `tables` */
+    unsigned tables;                 /* enum shop_tables that are read or written by statements of ours */
+    enum shop_tables target;         /* the table whose rows a run walks; among `tables` */
     const struct settings *settings; /* the kind's own */
-    const char *where;       /* condition of a bulk job; NULL: all rows */
-    const char *call;        /* cancel's `call`: then orders is the only table, and only locked and read; NULL */
+    const char *where;               /* condition of a bulk job; NULL: all rows */
+    const char *call; /* cancel's `call`: then orders is the only table, and only locked and read; NULL */
     const char *const *statuses, *const *unpaid_statuses; /* cancel, NULL-terminated; NULL otherwise */
     const char *canceled;                                 /* cancel; NULL otherwise */
 };

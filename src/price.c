@@ -31,7 +31,7 @@ struct heap {
     int64_t rows; /* below 0: never counted */
     int64_t pages, page_size, fillfactor, width, indexes, index_pages, updates, hot_updates;
     int64_t file_pages; /* now, also where it was never counted */
-    bool indexed; /* an index has a changed column */
+    bool indexed;       /* an index has a changed column */
 };
 
 /* How many rows inserts put on a page. */
@@ -257,8 +257,8 @@ static void print_price(const char *table, const struct rows *rows, const struct
     }
     if (weight <= 0)
         return;
-    printf("price: %s: about %.0f row%s of %.0f bytes, fillfactor %lld", table, count, count >= 0.5 && count < 1.5 ? "" : "s",
-           bytes / weight, (long long)least);
+    printf("price: %s: about %.0f row%s of %.0f bytes, fillfactor %lld", table, count,
+           count >= 0.5 && count < 1.5 ? "" : "s", bytes / weight, (long long)least);
     if (most > least)
         printf(" to %lld", (long long)most);
     for (int i = 0; i < rows_count(indexes); i++)

@@ -23,11 +23,12 @@ void key_type_free(struct key_type *);
 
 /*
  * Looks at all of it: existence, kind of relation (no view, no inheritance parent, no table partitioned by a column
- * that changes), column types and whether they hold the settings' values, NOT NULLs, the key's unique index (one column, valid, immediate, not partial, NOT NULL),
- * grants of the current role, the type of `touched` and its zone, statuses that the status column can take, `call`'s
- * function and `where` (by EXPLAIN), the index that the candidate scan needs (by the planner's own plan, an advice).
- * Statements are planned only on tables in which nothing else was found. Adds to *problems. Returns 0, or -EIO/-EBADMSG
- * (see db_error()) when the catalog could not be read. The session needs relation_search_path(), as a run's has it.
+ * that changes), column types and whether they hold the settings' values, NOT NULLs, the key's unique index (one
+ * column, valid, immediate, not partial, NOT NULL), grants of the current role, the type of `touched` and its zone,
+ * statuses that the status column can take, `call`'s function and `where` (by EXPLAIN), the index that the candidate
+ * scan needs (by the planner's own plan, an advice). Statements are planned only on tables in which nothing else was
+ * found. Adds to *problems. Returns 0, or -EIO/-EBADMSG (see db_error()) when the catalog could not be read. The session
+ * needs relation_search_path(), as a run's has it.
  */
 int relation_examine(struct db *, const struct relation_need *, struct problems *problems);
 

@@ -62,7 +62,8 @@ static const struct rule rules[] = {
 static const char columns_sql[] =
     "SELECT quote_ident(a.attname), format_type(a.atttypid, a.atttypmod), base.typname, base.category,"
     /* Since PostgreSQL 18 a column is marked so also by a NOT NULL that is not validated; before, there is no such row. */
-    "       a.attnotnull AND pending.name IS NULL OR base.not_null, pending.name, a.attgenerated <> '' OR a.attidentity = 'a',"
+    "       a.attnotnull AND pending.name IS NULL OR base.not_null, pending.name,"
+    "       a.attgenerated <> '' OR a.attidentity = 'a',"
     "       has_column_privilege($1::oid, a.attnum, 'SELECT'), has_column_privilege($1::oid, a.attnum, 'UPDATE'),"
     "       EXISTS (SELECT FROM pg_partitioned_table p JOIN pg_attribute k ON k.attrelid = p.partrelid"
     "                WHERE p.partrelid = ANY (tree.oids) AND k.attname = a.attname"
@@ -92,8 +93,8 @@ static const char columns_sql[] =
     "         FROM type) AS base ON true"
     "  LEFT JOIN LATERAL ("
     "       SELECT quote_ident(min(conname)) AS name FROM pg_constraint"
-    "        WHERE conrelid = a.attrelid AND contype = 'n' AND conkey = ARRAY[a.attnum] AND NOT convalidated) AS pending"
-    "       ON true"
+    "        WHERE conrelid = a.attrelid AND contype = 'n' AND conkey = ARRAY[a.attnum]"
+    "          AND NOT convalidated) AS pending ON true"
     " ORDER BY wanted.position";
 /* clang-format off */
 enum {
@@ -201,8 +202,8 @@ static void examine_not_null(struct examined *examined, const struct rows *colum
     if (rows_boolean(columns, row, NOT_NULL))
         return;
     if (pending != NULL)
-        examined_refuse(examined, remedy, "column %s may have NULLs from before its constraint %s, which is NOT VALID", name,
-                        pending);
+        examined_refuse(examined, remedy, "column %s may have NULLs from before its constraint %s, which is NOT VALID",
+                        name, pending);
     else
         examined_refuse(examined, remedy, "column %s is nullable", name);
 }

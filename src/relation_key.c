@@ -26,8 +26,10 @@ static const char indexes_sql[] =
     "                 THEN 'compares by operators in another schema than those of the tables'"
     "       END AS reason,"
     "       (SELECT format('ALTER EXTENSION %I SET SCHEMA %I;', e.extname, n.nspname)"
-    "          FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid, pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
-    "         WHERE d.classid = 'pg_opclass'::regclass AND d.objid = i.indclass[0] AND d.deptype = 'e' AND t.oid = $1::oid)"
+    "          FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid,"
+    "               pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace"
+    "         WHERE d.classid = 'pg_opclass'::regclass AND d.objid = i.indclass[0] AND d.deptype = 'e'"
+    "           AND t.oid = $1::oid)"
     "  FROM pg_attribute a JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisunique AND i.indislive"
     "   AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])"
     " WHERE a.attrelid = $1::oid AND quote_ident(a.attname) = $2"
@@ -50,12 +52,13 @@ static int type_without_order(struct examined *examined, const char *column, boo
 static int partitioned_otherwise(struct examined *examined, const char *column, char **ret)
 {
     AUTO_ROWS rows = NULL;
-    int r = db_query(examined->db,
-                     "SELECT pg_get_partkeydef($1::oid) FROM pg_partitioned_table p"
-                     " WHERE partrelid = $1::oid AND EXISTS (SELECT FROM unnest(partattrs::int2[]) AS k (number)"
-                     "                                        LEFT JOIN pg_attribute a ON attrelid = $1::oid AND attnum = number"
-                     "                                       WHERE number = 0 OR quote_ident(attname) <> $2)",
-                     2, (const char *const[]){examined->oid, column}, &rows);
+    int r = db_query(
+        examined->db,
+        "SELECT pg_get_partkeydef($1::oid) FROM pg_partitioned_table p"
+        " WHERE partrelid = $1::oid AND EXISTS (SELECT FROM unnest(partattrs::int2[]) AS k (number)"
+        "                                        LEFT JOIN pg_attribute a ON attrelid = $1::oid AND attnum = number"
+        "                                       WHERE number = 0 OR quote_ident(attname) <> $2)",
+        2, (const char *const[]){examined->oid, column}, &rows);
 
     *ret = r == 0 && rows_count(rows) > 0 ? mem_copy(rows_text(rows, 0, 0)) : NULL;
     return r;
@@ -68,7 +71,8 @@ static void refuse(struct examined *examined, const char *column, const struct r
     AUTO_TEXT remedy = NULL;
 
     for (int i = 0; i < rows_count(indexes); i++) {
-        const char *index = rows_text(indexes, i, 0), *reason = rows_text(indexes, i, 1), *mend = rows_text(indexes, i, 2);
+        const char *index = rows_text(indexes, i, 0), *reason = rows_text(indexes, i, 1),
+                   *mend = rows_text(indexes, i, 2);
 
         buf_print(&reasons, "%s%s %s", i == 0 ? " (" : ", ", index, reason);
         if (strcmp(reason, "is invalid") == 0 && remedy == NULL)
@@ -105,9 +109,10 @@ int relation_key_examine(struct examined *examined, const char *column)
         examined_refuse(examined, "name a column of an ordered type as its key",
                         "column %s cannot be its key: its type has no order", column);
     else if (partitions != NULL)
-        examined_refuse(examined, NULL,
-                        "it is partitioned by %s, so that it can have no unique index on column %s alone, to walk it by",
-                        partitions, column);
+        examined_refuse(
+            examined, NULL,
+            "it is partitioned by %s, so that it can have no unique index on column %s alone, to walk it by",
+            partitions, column);
     else
         refuse(examined, column, indexes);
     return 0;

@@ -49,7 +49,7 @@ int relation_plan_where(struct examined *examined)
     if (r != -EBADMSG)
         return r;
     sqlstate = db_error(examined->db)->sqlstate;
-    syntax = strcmp(sqlstate, "42601") == 0 || strcmp(sqlstate, "42804") == 0; /* or of a type that is none of a condition */
+    syntax = strcmp(sqlstate, "42601") == 0 || strcmp(sqlstate, "42804") == 0; /* that: of another type than boolean */
     said = objection(where, db_error(examined->db)->message);
     if (strcmp(sqlstate, "42501") == 0)
         remedy = mem_print("GRANT SELECT ON %s TO %s;", examined->table, examined->role);

@@ -53,13 +53,14 @@ static int examine_table(struct db *db, const char *table, const char *columns, 
 
     for (int i = 0; r == 0 && i < rows_count(rows); i++) {
         const char *function = rows_text(rows, i, FUNCTION);
-        AUTO_TEXT remedy = mem_print("ALTER FUNCTION %s() SET search_path = %s; -- or those of the application", function,
-                                     rows_text(rows, i, THEIRS));
+        AUTO_TEXT remedy = mem_print("ALTER FUNCTION %s() SET search_path = %s; -- or those of the application",
+                                     function, rows_text(rows, i, THEIRS));
 
-        problems_add(advice, true, remedy,
-                     "table %s: trigger %s calls %s, which has no search_path of its own: names without a schema in it are "
-                     "looked for in %s alone, and where one is not found, the row is left over",
-                     rows_text(rows, i, TABLE), rows_text(rows, i, TRIGGER), function, rows_text(rows, i, OURS));
+        problems_add(
+            advice, true, remedy,
+            "table %s: trigger %s calls %s, which has no search_path of its own: names without a schema in it are "
+            "looked for in %s alone, and where one is not found, the row is left over",
+            rows_text(rows, i, TABLE), rows_text(rows, i, TRIGGER), function, rows_text(rows, i, OURS));
     }
     return r;
 }
@@ -69,8 +70,8 @@ int relation_triggers_examine(struct db *db, const struct relation_need *need, s
     int r = 0;
 
     for (size_t i = 0; r == 0 && i < ELEMENTS(changed) && need->call == NULL; i++) {
-        const char *const names[] = {name_at(need->shop, changed[i].columns[0]), name_at(need->shop, changed[i].columns[1]),
-                                     NULL};
+        const char *const names[] = {name_at(need->shop, changed[i].columns[0]),
+                                     name_at(need->shop, changed[i].columns[1]), NULL};
         AUTO_TEXT table = NULL;
         AUTO_TEXT columns = NULL;
 

@@ -26,8 +26,9 @@ void relation_values_examine(struct examined *examined, const char *column, cons
             if (setting->spec->type != SETTING_INTEGER || strcmp(ranges[k].type, type) != 0 ||
                 (!below && setting->integer <= ranges[k].most))
                 continue;
-            remedy = mem_print("ALTER TABLE %s ALTER COLUMN %s TYPE bigint; -- this rewrites the table; or another %s in the file",
-                               examined->table, column, setting->spec->name);
+            remedy = mem_print(
+                "ALTER TABLE %s ALTER COLUMN %s TYPE bigint; -- this rewrites the table; or another %s in the file",
+                examined->table, column, setting->spec->name);
             examined_refuse(examined, remedy, "%s = %lld is %s than column %s can hold, whose type %s %s %lld",
                             setting->spec->name, (long long)setting->integer, below ? "less" : "more", column,
                             ranges[k].name, below ? "begins at" : "ends at",

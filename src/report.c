@@ -92,7 +92,8 @@ char *report_seconds(const char *seconds)
 {
     char text[MOMENT_TEXT_MAX];
 
-    return seconds == NULL ? NULL : mem_copy(duration_tell((usec_t)(strtod(seconds, NULL) * (double)USEC_PER_SEC), text));
+    return seconds == NULL ? NULL
+                           : mem_copy(duration_tell((usec_t)(strtod(seconds, NULL) * (double)USEC_PER_SEC), text));
 }
 
 /* ---- --history ---- */

@@ -9,28 +9,29 @@
 #define LATE_AFTER (2 * USEC_PER_MINUTE)
 #define OVERDUE_AFTER (10 * USEC_PER_MINUTE)
 
-/* What becomes of an unfinished run. */
+/* What becomes of an unfinished run, to end a sentence with. Where the job is not configured it is said once, of all runs. */
 static const char *what_then(const struct job *job, bool manual)
 {
     if (job == NULL)
-        return "--abandon gives it up";
+        return "";
     if (!job->enabled)
-        return manual ? "once the job is enabled, --run-once finishes it; --abandon gives it up"
-                      : "it is resumed once the job is enabled; --abandon gives it up";
-    return manual ? "finish it with --run-once, or give it up with --abandon" : "the next run resumes it";
+        return manual ? "; once the job is enabled, --run-once finishes it; --abandon gives it up"
+                      : "; it is resumed once the job is enabled; --abandon gives it up";
+    return manual ? "; finish it with --run-once, or give it up with --abandon" : "; the next run resumes it";
 }
 
 char *judge_question(void)
 {
-    return mem_print("SELECT f.*, row_to_json(f), s.name, s.kind, s.schedule, s.timezone, s.enabled, "
-                     "(extract(epoch FROM s.settled_through) * 1000000)::bigint, "
-                     "p.leftovers, p.runs, p.oldest FROM job s "
-                     "LEFT JOIN LATERAL (%s WHERE r.job_id = s.id AND (r.state IN ('running', 'failed', 'interrupted') "
-                     "OR r.id = (SELECT max(m.id) FROM run m WHERE m.job_id = s.id))) f ON true "
-                     "LEFT JOIN LATERAL (SELECT count(*) AS leftovers, count(DISTINCT o.run_id) AS runs, min(o.run_id) AS oldest "
-                     "FROM run u JOIN leftover o ON o.run_id = u.id WHERE u.job_id = s.id AND u.state = 'partial') p "
-                     "ON true ORDER BY s.id, f.id DESC",
-                     report_run_facts);
+    return mem_print(
+        "SELECT f.*, row_to_json(f), s.name, s.kind, s.schedule, s.timezone, s.enabled, "
+        "(extract(epoch FROM s.settled_through) * 1000000)::bigint, "
+        "p.leftovers, p.runs, p.oldest FROM job s "
+        "LEFT JOIN LATERAL (%s WHERE r.job_id = s.id AND (r.state IN ('running', 'failed', 'interrupted') "
+        "OR r.id = (SELECT max(m.id) FROM run m WHERE m.job_id = s.id))) f ON true "
+        "LEFT JOIN LATERAL (SELECT count(*) AS leftovers, count(DISTINCT o.run_id) AS runs, min(o.run_id) AS oldest "
+        "FROM run u JOIN leftover o ON o.run_id = u.id WHERE u.job_id = s.id AND u.state = 'partial') p "
+        "ON true ORDER BY s.id, f.id DESC",
+        report_run_facts);
 }
 
 static void complain(struct view *, enum level, const char *format, ...) PRINTF_LIKE(3, 4);
@@ -62,12 +63,12 @@ static void judge_run(struct view *view, const struct rows *rows, int row)
     const char *kind = manual ? "manual run" : "run", *then = what_then(view->job, manual);
 
     if (strcmp(state, "failed") == 0)
-        complain(view, LEVEL_CRITICAL, "%s %s failed: %s%s%s", kind, id, error != NULL ? error : "for no known reason",
-                 retried ? "" : "; ", retried ? "" : then);
+        complain(view, LEVEL_CRITICAL, "%s %s failed: %s%s", kind, id, error != NULL ? error : "for no known reason",
+                 retried ? "" : then);
     else if (strcmp(state, "interrupted") == 0)
-        complain(view, LEVEL_WARNING, "%s %s was interrupted; %s", kind, id, then);
+        complain(view, LEVEL_WARNING, "%s %s was interrupted%s", kind, id, then);
     else if (strcmp(state, "running") == 0 && !rows_boolean(rows, row, FACT_ATTENDED))
-        complain(view, LEVEL_WARNING, "%s %s is running, but no process holds it; %s", kind, id, then);
+        complain(view, LEVEL_WARNING, "%s %s is running, but no process holds it%s", kind, id, then);
     else if (strcmp(state, "running") == 0)
         view->running = true;
 }
@@ -90,7 +91,8 @@ static void judge_schedule(struct view *view, usec_t settled, usec_t now, usec_t
         bool overdue = past > OVERDUE_AFTER && !view->running;
 
         complain(view, overdue ? LEVEL_CRITICAL : LEVEL_WARNING, "%s: was due at %s, %s ago",
-                 overdue ? "overdue" : "late", moment_format(occurrence.at, text), duration_tell(now - occurrence.at, ago));
+                 overdue ? "overdue" : "late", moment_format(occurrence.at, text),
+                 duration_tell(now - occurrence.at, ago));
     }
 }
 
@@ -112,7 +114,8 @@ static void judge_leftovers(struct view *view, const struct rows *rows)
     const char *oldest = rows_text(rows, view->first, JUDGED_LEFTOVER_OLDEST);
 
     if (runs > 1)
-        complain(view, LEVEL_WARNING, "%lld rows left over by %lld runs, the oldest of which is run %s", leftovers, runs, oldest);
+        complain(view, LEVEL_WARNING, "%lld rows left over by %lld runs, the oldest of which is run %s", leftovers,
+                 runs, oldest);
     else if (leftovers > 0)
         complain(view, LEVEL_WARNING, "%lld row%s left over by run %s", leftovers, leftovers == 1 ? "" : "s", oldest);
 }
@@ -130,7 +133,8 @@ static void judge_job(struct view *view, const struct rows *rows, usec_t now, us
         return;
     }
     if (job == NULL)
-        complain(view, LEVEL_WARNING, "no longer configured, so that nothing finishes its runs");
+        complain(view, LEVEL_WARNING,
+                 "no longer configured, so that nothing finishes its runs: --abandon gives them up");
     for (int i = view->first; i < view->first + view->count; i++)
         if (rows_text(rows, i, FACT_ID) != NULL)
             judge_run(view, rows, i);

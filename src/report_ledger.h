@@ -35,8 +35,8 @@ enum fact {
  * ahead of this host's, as far as that is certain; or -EIO or -EBADMSG with *ret_error a sentence for the operator (the
  * caller frees it).
  */
-int report_ask(const struct configuration *, const char *sql, size_t count, const char *const *values, usec_t *ret_ahead,
-               struct rows **ret, char **ret_error);
+int report_ask(const struct configuration *, const char *sql, size_t count, const char *const *values,
+               usec_t *ret_ahead, struct rows **ret, char **ret_error);
 
 /* How long something took, the text of a numeric of seconds, as duration_tell() has it; NULL gives NULL. The caller frees it. */
 char *report_seconds(const char *seconds);

@@ -52,7 +52,8 @@ static void show(struct table *table, const struct candidate *candidate)
         buf_print(&notes, " %s", marks[candidate->next.mark]);
     if (job->jitter > 0)
         buf_print(&notes, " (jitter: on this host at %s)",
-                  moment_format(candidate->next.at + host_offset(job->name, job->jitter) / USEC_PER_SEC * USEC_PER_SEC, text));
+                  moment_format(candidate->next.at + host_offset(job->name, job->jitter) / USEC_PER_SEC * USEC_PER_SEC,
+                                text));
     table_add(table, moment_format(candidate->next.at, text));
     table_add(table, local);
     table_print(table, "%s%s%s", job->name, notes.length > 0 ? " " : "", notes.length > 0 ? notes.text : "");
@@ -82,8 +83,8 @@ int report_next(const struct configuration *configuration, const struct job *job
     if (candidates == 0)
         puts("no job is enabled");
     else if (table.count == 0)
-        printf("no occurrence%s%s after %s: schedules end before the year 9999\n", job != NULL ? " of " : "", job != NULL ? job->name : "",
-               moment_format(from, text));
+        printf("no occurrence%s%s after %s: schedules end before the year 9999\n", job != NULL ? " of " : "",
+               job != NULL ? job->name : "", moment_format(from, text));
     table_write(&table, stdout, 0);
     return STATUS_DONE;
 }

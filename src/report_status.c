@@ -161,8 +161,7 @@ static void json_view(struct buf *out, const struct view *view, const struct row
     buf_add(out, "]}");
 }
 
-static void show_json(int status, const char *summary, const struct view *views, size_t count,
-                      const struct rows *rows)
+static void show_json(int status, const char *summary, const struct view *views, size_t count, const struct rows *rows)
 {
     AUTO_BUF out = {0};
 

@@ -107,7 +107,8 @@ def test_interrupted_is_a_warning(ledger):
 @pytest.mark.parametrize("job, trigger, words", [
     ("off", "schedule", "run {} was interrupted; it is resumed once the job is enabled; --abandon gives it up"),
     ("off", "manual", "manual run {} was interrupted; once the job is enabled, --run-once finishes it; --abandon gives it up"),
-    ("gone", "schedule", "no longer configured, so that nothing finishes its runs / run {} was interrupted; --abandon gives it up"),
+    ("gone", "schedule", "no longer configured, so that nothing finishes its runs: --abandon gives them up /"
+     " run {} was interrupted"),
 ])
 def test_no_next_run_resumes_what_is_disabled_or_no_longer_configured(shop, job, trigger, words):
     shop.configure(jobs=[{"name": "off", "kind": "restock", "schedule": YEARLY, "add": 1, "enabled": False}])
