@@ -358,6 +358,18 @@ static int do_history(const struct command *command, const struct configuration 
     return r != 0 ? r - 1 : report_history(configuration, command->operand, (int)count, command->json);
 }
 
+static int do_install(const struct command *command, const struct configuration *configuration)
+{
+    AUTO_TEXT error = NULL;
+
+    if (command->database != NULL && db_verify_conninfo(command->database, &error) < 0) {
+        const char *reason = strstr(error, ": "); /* behind the name of the setting, which is not what was given here */
+
+        return usage(command, "-d cannot be used: %s", reason != NULL ? reason + 2 : error);
+    }
+    return install_run(configuration, command->database, command->dry_run);
+}
+
 static int do_command(const struct command *command, struct configuration *configuration)
 {
     switch (command->mode) {
@@ -378,7 +390,7 @@ static int do_command(const struct command *command, struct configuration *confi
     case HISTORY:
         return do_history(command, configuration);
     case INSTALL:
-        return install_run(configuration, command->database, command->dry_run);
+        return do_install(command, configuration);
     case DAEMON:
     default:
         return STATUS_USAGE;
@@ -411,9 +423,6 @@ int main(int argc, char **argv)
             scheduler_hold_signals();
         if (configuration_load(command.file, &configuration, &errors) < 0) {
             fputs(errors, stderr);
-            status = command.mode == STATUS ? STATUS_UNKNOWN : STATUS_CONFIGURATION;
-        } else if (db_verify_conninfo(configuration->conninfo, &errors) < 0) {
-            fprintf(stderr, "%s: %s\n", configuration->path, errors);
             status = command.mode == STATUS ? STATUS_UNKNOWN : STATUS_CONFIGURATION;
         } else if (command.mode == DAEMON) {
             status = scheduler_run(configuration);

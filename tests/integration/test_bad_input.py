@@ -91,6 +91,9 @@ USAGE = {
     "-n 0": (["--next", "-n", "0"], "-n 0 is no positive number"),
     "a bad time": (["--next", "--from", "noon"], "--from noon is no RFC 3339 time"),
     "a bad --due": (["--run-once", "points", "--due", "noon"], "--due noon is no RFC 3339 time"),
+    "a bad -d": (["--install", "-d", "dbname=x password"], '-d cannot be used: missing "=" after "password"'),
+    "a -d that libpq does not know": (["--install", "--dry-run", "-d", "passwrd=x"],
+                                      '-d cannot be used: invalid connection option "passwrd"'),
     "a bad --set": (["--run-once", "points", "--set", "amuont=5"], "amuont"),
     "a bad value of --set": (["--run-once", "points", "--set", "amount=x"], "amount"),
 }
@@ -211,9 +214,14 @@ def test_a_reload_with_a_broken_file_keeps_the_old_one(shop):
         daemon.wait_for("the configuration was not reloaded: the previous one stays in use")
         runs = len(shop.runs())
         wait_until(lambda: len(shop.runs()) >= runs + 1, what="rounds by the old file")
+        path.write_text(good.replace('conninfo = "', 'conninfo = "passwrd=foo '))
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for(r"error: \S+\.conf:\d+: .*passwrd")
         path.unlink()
         daemon.signal(signal.SIGHUP)
         daemon.wait_for("No such file")
+        runs = len(shop.runs())
+        wait_until(lambda: len(shop.runs()) >= runs + 1, what="rounds by the old file")
         path.write_text(good.replace("amount = 10", "amount = 7"))
         assert shop.roundsman("--check", "--offline").status == 0
         daemon.signal(signal.SIGHUP)
@@ -483,9 +491,10 @@ def test_a_standard_output_that_takes_nothing(shop, where):
 
 
 def test_a_conninfo_that_libpq_does_not_know(bare_shop):
-    """Offline, too: a reload checks no more than that."""
-    path = bare_shop.configure(database={"conninfo": "dbnam=shop"})
+    """Is an error of the file like any other: at its line, beside all others, without a connection."""
+    path = bare_shop.configure(text='database = {\n  conninfo = "dbnam=shop";\n};\njobs = ( );\n')
     for arguments in (["--check", "--offline"], ["--next"], []):
         done = bare_shop.roundsman(*arguments)
         assert (done.status, done.out) == (6, "")
-        assert done.err == f'{path}: database.conninfo cannot be used: invalid connection option "dbnam"\n'
+        assert done.err == (f'{path}:2: database.conninfo cannot be used: invalid connection option "dbnam"\n'
+                            f"{path}:4: jobs is empty: there is nothing to do\n")
