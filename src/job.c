@@ -30,13 +30,13 @@ const struct setting_spec job_specs[] = {
      .least = USEC_PER_SEC,
      .most = LONGEST_TIME},
     {.name = "jitter", .type = SETTING_DURATION, .fallback = "0s", .least = 0, .most = USEC_PER_DAY},
-    {.name = "max_runtime", .type = SETTING_DURATION, .fallback = "0s", .least = 0, .most = LONGEST_TIME},
     {.name = "retry_delay",
      .type = SETTING_DURATION,
      .fallback = "1s",
      .least = USEC_PER_SEC,
      .most = 5 * USEC_PER_MINUTE,
      .reason = "it doubles with every attempt, up to 5m"},
+    {.name = "max_runtime", .type = SETTING_DURATION, .fallback = "0s", .least = 0, .most = LONGEST_TIME},
     {.name = "lanes", .type = SETTING_INTEGER, .fallback = "2", .least = 1, .most = 64},
     {.name = "batch_time",
      .type = SETTING_DURATION,
@@ -57,7 +57,7 @@ const struct setting_spec job_specs[] = {
 };
 const struct setting_spec *const job_default_specs = job_specs + OWN_SPECS;
 
-/* How a run goes, from max_runtime on: what is not frozen with it. */
+/* How one run goes, from max_runtime on: what is not frozen with it, and --set can say for this time. */
 static const struct setting_spec *run_specs(void)
 {
     return setting_spec_find(job_specs, "max_runtime");
@@ -120,13 +120,24 @@ void job_clear(struct job *job)
 
 /* ---- --set ---- */
 
+static int override_where(struct overrides *overrides, const struct job *job, const char *value, char **ret_error)
+{
+    struct settings given = {0};
+    int r;
+
+    if (!job->kind->takes_where)
+        return mem_fail(-EINVAL, ret_error, "jobs of kind \"%s\" take no where", job->kind->name);
+    r = settings_set(&given, job_specs, "where", value, ret_error);
+    if (r == 0)
+        mem_replace(&overrides->where, mem_copy(value));
+    settings_free(&given);
+    return r;
+}
+
 int job_override(struct overrides *overrides, const struct job *job, const char *name, const char *value, char **ret_error)
 {
-    if (strcmp(name, "where") == 0 && job->kind->takes_where) {
-        free(overrides->where);
-        overrides->where = mem_copy(value);
-        return 0;
-    }
+    if (strcmp(name, "where") == 0)
+        return override_where(overrides, job, value, ret_error);
     if (setting_spec_find(run_specs(), name) != NULL)
         return settings_set(&overrides->run, run_specs(), name, value, ret_error);
     if (setting_spec_find(job_specs, name) != NULL)

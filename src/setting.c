@@ -188,7 +188,7 @@ static int parse_boolean(const struct setting_spec *spec, const char *text, int6
 
 static int check_text(const struct setting_spec *spec, const char *text, char **ret_error)
 {
-    if (*text == '\0' && !spec->may_be_empty)
+    if (text[strspn(text, " \t\r\n\f\v")] == '\0' && (*text != '\0' || !spec->may_be_empty))
         return mem_fail(-EINVAL, ret_error, "%s must not be empty", spec->name);
     if (spec->words == NULL)
         return 0;

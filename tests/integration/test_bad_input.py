@@ -96,6 +96,9 @@ USAGE = {
                                       '-d cannot be used: invalid connection option "passwrd"'),
     "a bad --set": (["--run-once", "points", "--set", "amuont=5"], "amuont"),
     "a bad value of --set": (["--run-once", "points", "--set", "amount=x"], "amount"),
+    "an empty where": (["--run-once", "points", "--set", "where="], "--set where=: where must not be empty"),
+    "a setting of the daemon's": (["--run-once", "points", "--set", "retry_delay=2s"],
+                                  "retry_delay is no setting of a single run"),
 }
 
 
@@ -137,6 +140,16 @@ def test_done_leftovers_failure_and_interruption(shop):
         clear(process.log())
         assert "interrupted; finish it with --run-once, or give it up with --abandon" in process.log()
     assert shop.runs()[-1]["state"] == "interrupted"
+
+
+def test_how_a_run_goes_can_be_set_for_one_that_is_owed(shop):
+    """No extra run is made of it, as a setting of the kind or where would."""
+    configure(shop)
+    today = owe(shop)
+    expected = shop.books().with_points(10)
+    result = shop.roundsman("--run-once", "points", "--set", "lanes=3", "--set", "pace=full", "--set", "lock_timeout=50ms")
+    assert result.status == 0, result
+    settled(shop, today, expected)
 
 
 # ---- The file ----

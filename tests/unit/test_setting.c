@@ -111,6 +111,7 @@ static const struct {
     {"enabled", "", NULL, "enabled must be true or false, not \"\""},
     {"where", "points > 0, or so", NULL, NULL},
     {"where", "", NULL, "where must not be empty"},
+    {"where", " \n", NULL, "where must not be empty"},
     {"zone", "", NULL, NULL},
     {"color", "blue", NULL, NULL},
     {"color", "Blue", NULL, "color must be \"red\", \"green\" or \"blue\", not \"Blue\""},
