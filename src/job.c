@@ -48,9 +48,9 @@ const struct setting_spec job_specs[] = {
      .type = SETTING_DURATION,
      .fallback = "100ms",
      .least = USEC_PER_MSEC,
-     .most = 900 * USEC_PER_MSEC,
-     .reason =
-         "it has to stay below the server's deadlock_timeout (1s), so that live traffic never loses a deadlock to us"},
+     .most = 500 * USEC_PER_MSEC,
+     .reason = "it has to stay well below the server's deadlock_timeout (1s), so that live traffic never loses a "
+               "deadlock to us"},
     {.name = "pace", .type = SETTING_TEXT, .fallback = "normal", .words = pace_words},
     {.name = "finish_within", .type = SETTING_DURATION, .fallback = "0s", .least = 0, .most = 30 * USEC_PER_DAY},
     {0},

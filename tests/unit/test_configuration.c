@@ -168,7 +168,7 @@ static const struct example jobs[] = {
          "\"1s\";"
          "jitter = \"1h\"; max_runtime = \"1h\"; retry_delay = \"5m\"; lanes = 64L; batch_time = \"10s\"; batch_max = "
          "1000000;"
-         "lock_timeout = \"900ms\"; pace = \"gentle\"; finish_within = \"30d\";"),
+         "lock_timeout = \"500ms\"; pace = \"gentle\"; finish_within = \"30d\";"),
      ""},
     {"nothing in it", "jobs = (\n { } );",
      "r.conf:2: no \"name\" in job 1\nr.conf:2: no \"kind\" in job 1\nr.conf:2: no \"schedule\" in job 1\n"},
@@ -215,20 +215,20 @@ static const struct example jobs[] = {
     {"bounds",
      JOB("catch_up_max_age = \"0s\";\n max_runtime = \"40000d\";\n retry_delay = \"6m\";\n lanes = 65;\n batch_time = "
          "\"11s\";\n"
-         " batch_max = 0;\n lock_timeout = \"1s\";\n jitter = \"25h\"; where = \"\";"),
+         " batch_max = 0;\n lock_timeout = \"501ms\";\n jitter = \"25h\"; where = \"\";"),
      "r.conf:1: catch_up_max_age must be from 1s to 36525d, not 0s\n"
      "r.conf:2: max_runtime = \"40000d\" is over 100 years\n"
      "r.conf:3: retry_delay must be from 1s to 5m, not 6m: it doubles with every attempt, up to 5m\n"
      "r.conf:4: lanes must be from 1 to 64, not 65\n"
      "r.conf:5: batch_time must be from 1ms to 10s, not 11s\n"
      "r.conf:6: batch_max must be from 1 to 1000000, not 0\n"
-     "r.conf:7: lock_timeout must be from 1ms to 900ms, not 1s: it has to stay below the server's deadlock_timeout "
+     "r.conf:7: lock_timeout must be from 1ms to 500ms, not 501ms: it has to stay well below the server's deadlock_timeout "
      "(1s), "
      "so that live traffic never loses a deadlock to us\n"
      "r.conf:8: jitter must be from 0s to 1d, not 25h\n"
      "r.conf:8: where must not be empty\n"},
     {"no lock_timeout at all", JOB("lock_timeout = \"0s\";"),
-     "r.conf:1: lock_timeout must be from 1ms to 900ms, not 0s: it has to stay below the server's deadlock_timeout "
+     "r.conf:1: lock_timeout must be from 1ms to 500ms, not 0s: it has to stay well below the server's deadlock_timeout "
      "(1s), "
      "so that live traffic never loses a deadlock to us\n"},
     {"a duration's form", JOB("batch_time = \"25 ms\"; jitter = \"-1s\";"),
