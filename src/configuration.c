@@ -302,6 +302,18 @@ static void read_ledger(struct source *source, const config_setting_t *root, str
     settings_free(&values);
 }
 
+/* The key `name` is "timezone" or "touched_zone". */
+static void check_zone(struct source *source, const config_setting_t *group, const char *name)
+{
+    const char *zone = NULL;
+
+    if (config_setting_lookup_string(group, name, &zone) && *zone != '\0' && !schedule_zone_exists(zone))
+        source_report(source, line_of_key(group, name),
+                      "unknown %s \"%s\": give an IANA name that this host has, such as \"Asia/Seoul\" "
+                      "(timedatectl list-timezones prints them)",
+                      name, zone);
+}
+
 /* "schema.table" or "table". */
 static void check_table(struct source *source, const config_setting_t *group, const char *value)
 {
@@ -351,6 +363,8 @@ static void read_shop_table(struct source *source, const config_setting_t *table
     if (group != NULL && touched != NULL && *touched == '\0' && *zone != '\0')
         source_report(source, line_of_key(group, "touched_zone"),
                       "touched_zone is the zone of touched, but touched is \"\": leave it out");
+    else if (group != NULL)
+        check_zone(source, group, "touched_zone");
     settings_free(&values);
 }
 
@@ -367,17 +381,6 @@ static void read_tables(struct source *source, const config_setting_t *root, str
     if (tables != NULL)
         read_group(source, tables, "in tables", (const struct keys[]){{0}}, &groups);
     free(groups.list);
-}
-
-static void check_timezone(struct source *source, const config_setting_t *group)
-{
-    const char *zone = NULL;
-
-    if (config_setting_lookup_string(group, "timezone", &zone) && *zone != '\0' && !schedule_zone_exists(zone))
-        source_report(source, line_of_key(group, "timezone"),
-                      "unknown timezone \"%s\": give an IANA name that this host has, such as \"Asia/Seoul\" "
-                      "(timedatectl list-timezones prints them)",
-                      zone);
 }
 
 /* ---- Jobs ---- */
@@ -484,7 +487,7 @@ static void read_schedule(struct source *source, const config_setting_t *group, 
 {
     AUTO_TEXT error = NULL;
 
-    check_timezone(source, group);
+    check_zone(source, group, "timezone");
     if (job->schedule_text == NULL)
         return;
 
@@ -564,7 +567,7 @@ static void read_jobs(struct source *source, const config_setting_t *root, struc
     if (group != NULL) {
         read_group(source, group, "in defaults", (const struct keys[]){{job_default_specs, &defaults}, {0}},
                    &(const struct names){0});
-        check_timezone(source, group);
+        check_zone(source, group, "timezone");
     }
     if (jobs == NULL) {
         source_report(source, 0, "no \"jobs\": there is nothing to do without jobs = ( { name = ...; }, ... )");

@@ -137,6 +137,8 @@ static const struct example groups[] = {
      "r.conf:1: stock has 64 bytes: a name in PostgreSQL has at most 63\n"},
     {"a zone without its column", "tables = { users = { touched = \"\";\n touched_zone = \"UTC\"; }; };\n" JOB(""),
      "r.conf:2: touched_zone is the zone of touched, but touched is \"\": leave it out\n"},
+    {"an unknown one", "tables = { orders = {\n touched_zone = \"Mars/Olympus\"; }; };\n" JOB(""),
+     "r.conf:2: unknown touched_zone \"Mars/Olympus\": " ZONE_HINT},
     {"defaults",
      "defaults = {\n schedule = \"x\";\n lane = 2;\n lanes = 0;\n timezone = \"Asia/Soul\";\n catch_up = \"most\";\n"
      " name = \"x\";\n where = \"true\";\n amount = 5; };\n" JOB(""),
