@@ -73,7 +73,7 @@ static const char *wanted(const struct setting_spec *spec)
         [SETTING_SIZE] = "a size in quotes, such as \"512MB\" or \"10GB\"",
         [SETTING_BOOLEAN] = "true or false, without quotes",
         [SETTING_TEXT] = "a text in quotes",
-        [SETTING_WORDS] = "a list of texts or whole numbers, such as [\"PAYING\", \"CREATED\"]",
+        [SETTING_WORDS] = "an array of texts or whole numbers, such as [\"PAYING\", \"CREATED\"]",
     };
 
     return spec->may_be_number ? "a text in quotes or a whole number" : texts[spec->type];
@@ -94,8 +94,10 @@ static char *describe(const config_setting_t *value)
         return mem_print("the text \"%s\"", config_setting_get_string(value));
     case CONFIG_TYPE_GROUP:
         return mem_copy("a group");
+    case CONFIG_TYPE_ARRAY:
+        return mem_copy("an array [ ]");
     default:
-        return mem_copy("a list");
+        return mem_copy("a list ( )");
     }
 }
 
@@ -276,11 +278,32 @@ static void read_database(struct source *source, const config_setting_t *root, s
     settings_free(&values);
 }
 
+/* Names are taken as they are, and quoted by us: quotes around one would become a part of it. */
+static bool is_quoted(const char *name, size_t length)
+{
+    return length >= 2 && name[0] == '"' && name[length - 1] == '"';
+}
+
 static void check_identifier(struct source *source, const config_setting_t *group, const char *name, const char *value)
 {
-    if (strlen(value) > LONGEST_IDENTIFIER)
+    if (is_quoted(value, strlen(value)))
+        source_report(source, line_of_key(group, name), "%s = %s: leave the quotes inside of the text out", name, value);
+    else if (strlen(value) > LONGEST_IDENTIFIER)
         source_report(source, line_of_key(group, name), "%s has %zu bytes: a name in PostgreSQL has at most %d", name,
                       strlen(value), LONGEST_IDENTIFIER);
+}
+
+static void check_ledger_schema(struct source *source, unsigned line, const char *schema)
+{
+    if (strncmp(schema, "pg_", 3) == 0)
+        source_report(source, line, "schema \"%s\": PostgreSQL keeps names that begin with pg_ for itself", schema);
+    else if (strcmp(schema, "information_schema") == 0)
+        source_report(source, line, "schema \"%s\": PostgreSQL keeps that name for itself", schema);
+    else if (strcmp(schema, "public") == 0)
+        source_report(source, line,
+                      "schema \"%s\": the ledger has tables with names such as run and job, and needs a schema of its "
+                      "own, such as \"roundsman\"",
+                      schema);
 }
 
 static void read_ledger(struct source *source, const config_setting_t *root, struct configuration *configuration)
@@ -294,10 +317,7 @@ static void read_ledger(struct source *source, const config_setting_t *root, str
     if (group != NULL) {
         check_identifier(source, group, "schema", configuration->ledger_schema);
         check_identifier(source, group, "role", configuration->ledger_role);
-        if (strncmp(configuration->ledger_schema, "pg_", 3) == 0)
-            source_report(source, line_of_key(group, "schema"),
-                          "schema \"%s\": PostgreSQL keeps names that begin with pg_ for itself",
-                          configuration->ledger_schema);
+        check_ledger_schema(source, line_of_key(group, "schema"), configuration->ledger_schema);
     }
     settings_free(&values);
 }
@@ -318,9 +338,12 @@ static void check_zone(struct source *source, const config_setting_t *group, con
 static void check_table(struct source *source, const config_setting_t *group, const char *value)
 {
     const char *dot = strchr(value, '.');
-    size_t schema = dot == NULL ? 0 : (size_t)(dot - value), table = strlen(dot == NULL ? value : dot + 1);
+    const char *last = dot == NULL ? value : dot + 1;
+    size_t schema = dot == NULL ? 0 : (size_t)(dot - value), table = strlen(last);
 
-    if (dot != NULL && (schema == 0 || table == 0 || strchr(dot + 1, '.') != NULL))
+    if (is_quoted(value, strlen(value)) || is_quoted(value, schema) || is_quoted(last, table))
+        source_report(source, line_of_key(group, "table"), "table = %s: leave the quotes inside of the text out", value);
+    else if (dot != NULL && (schema == 0 || table == 0 || strchr(dot + 1, '.') != NULL))
         source_report(source, line_of_key(group, "table"), "table must be \"table\" or \"schema.table\", not \"%s\"",
                       value);
     else if (schema > LONGEST_IDENTIFIER || table > LONGEST_IDENTIFIER)
@@ -575,7 +598,7 @@ static void read_jobs(struct source *source, const config_setting_t *root, struc
         AUTO_TEXT given = describe(jobs);
 
         source_report(source, line_of(jobs), "jobs must be a list of groups, jobs = ( { name = ...; }, ... ), not %s",
-                      config_setting_is_array(jobs) ? "an array [ ]" : given);
+                      given);
     } else if (config_setting_length(jobs) == 0) {
         source_report(source, line_of(jobs), "jobs is empty: there is nothing to do");
     } else {
@@ -622,6 +645,23 @@ const char *__lsan_default_options(void)
 }
 #endif
 
+/* libconfig's own messages, for an operator. */
+static const char *explain(const char *error)
+{
+    static const struct {
+        const char *error, *text;
+    } texts[] = {
+        {"syntax error", "syntax error, here or just before"},
+        {"duplicate setting name", "a name here or just before is given twice in one group: take one of the two out"},
+        {"mismatched element type in array", "an array [ ] takes values of one type: make it a list ( )"},
+    };
+
+    for (size_t i = 0; i < ELEMENTS(texts); i++)
+        if (strcmp(texts[i].error, error) == 0)
+            return texts[i].text;
+    return error;
+}
+
 int configuration_load(const char *path, struct configuration **ret, char **ret_errors)
 {
     struct configuration *configuration = mem_alloc(sizeof(*configuration));
@@ -634,8 +674,7 @@ int configuration_load(const char *path, struct configuration **ret, char **ret_
         if (config_read_string(&config, source.text.text) == CONFIG_TRUE)
             read_root(&source, config_root_setting(&config), configuration);
         else
-            source_report(&source, (unsigned)config_error_line(&config), "%s%s", config_error_text(&config),
-                          strcmp(config_error_text(&config), "syntax error") == 0 ? ", here or just before" : "");
+            source_report(&source, (unsigned)config_error_line(&config), "%s", explain(config_error_text(&config)));
     }
     config_destroy(&config);
 

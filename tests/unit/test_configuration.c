@@ -60,7 +60,7 @@ static void expect(const char *title, const char *text, const char *errors)
 #define DURATION "a duration in quotes, such as \"250ms\", \"30s\", \"30m\", \"12h\" or \"90d\""
 #define DURATION_FORM "a duration such as \"250ms\", \"30s\", \"30m\", \"12h\" or \"90d\""
 #define NUMBER "a whole number without quotes, such as 10 or 10000L"
-#define WORDS "a list of texts or whole numbers, such as [\"PAYING\", \"CREATED\"]"
+#define WORDS "an array of texts or whole numbers, such as [\"PAYING\", \"CREATED\"]"
 #define NO_JOBS "r.conf: no \"jobs\": there is nothing to do without jobs = ( { name = ...; }, ... )\n"
 #define NAME_RULE "a job's name has letters, digits, \".\", \"_\" and \"-\", and does not begin with \"-\"\n"
 #define ZONE_HINT                                                                                                      \
@@ -83,7 +83,7 @@ static const struct example groups[] = {
     {"no groups", "database = \"x\";\nledger = 5;\ntables = [];\ndefaults = true;\n" JOB(""),
      "r.conf:1: database must be a group, database = { ... }, not the text \"x\"\n"
      "r.conf:2: ledger must be a group, ledger = { ... }, not the number 5\n"
-     "r.conf:3: tables must be a group, tables = { ... }, not a list\n"
+     "r.conf:3: tables must be a group, tables = { ... }, not an array [ ]\n"
      "r.conf:4: defaults must be a group, defaults = { ... }, not true\n"},
     {"database", "database = {\n conninfo = 5;\n coninfo = \"\"; };\n" JOB(""),
      "r.conf:2: conninfo must be a text in quotes, not the number 5\n"
@@ -105,6 +105,11 @@ static const struct example groups[] = {
      "r.conf:2: schema \"pg_books\": PostgreSQL keeps names that begin with pg_ for itself\n"
      "r.conf:3: keep must be from 1s to 36525d, not 0s\n"
      "r.conf:4: role has 64 bytes: a name in PostgreSQL has at most 63\n"},
+    {"a schema that is not the ledger's own", "ledger = { schema = \"public\"; };\n" JOB(""),
+     "r.conf:1: schema \"public\": the ledger has tables with names such as run and job, and needs a schema of its own, "
+     "such as \"roundsman\"\n"},
+    {"or the server's", "ledger = { schema = \"information_schema\"; };\n" JOB(""),
+     "r.conf:1: schema \"information_schema\": PostgreSQL keeps that name for itself\n"},
     {"clock skew", "max_clock_skew = \"0s\";\n" JOB(""), "r.conf:1: max_clock_skew must be from 1s to 1d, not 0s\n"},
     {"the limits of replicas and slots", "max_replica_lag = \"10s\";\nmax_slot_wal = \"10GB\";\n" JOB(""), ""},
     {"which are of their types",
@@ -133,6 +138,12 @@ static const struct example groups[] = {
      "r.conf:3: table must be \"table\" or \"schema.table\", not \".x\"\n"
      "r.conf:4: table must be \"table\" or \"schema.table\", not \"x.\"\n"
      "r.conf:5: table must be \"table\" or \"schema.table\", not \"" SIXTY_THREE "\"\n"},
+    {"quotes around names",
+     "tables = {\n users = { table = \"\\\"shop\\\".\\\"Mixed Case\\\"\"; };\n items = { table = \"shop.\\\"X\\\"\";\n"
+     " stock = \"\\\"Stock\\\"\"; };\n orders = { table = \"Mixed \\\"Case\\\" as it is\"; }; };\n" JOB(""),
+     "r.conf:2: table = \"shop\".\"Mixed Case\": leave the quotes inside of the text out\n"
+     "r.conf:3: table = shop.\"X\": leave the quotes inside of the text out\n"
+     "r.conf:4: stock = \"Stock\": leave the quotes inside of the text out\n"},
     {"too long a column", "tables = { items = { stock = \"" SIXTY_THREE "4\"; }; };\n" JOB(""),
      "r.conf:1: stock has 64 bytes: a name in PostgreSQL has at most 63\n"},
     {"a zone without its column", "tables = { users = { touched = \"\";\n touched_zone = \"UTC\"; }; };\n" JOB(""),
@@ -160,8 +171,10 @@ static const struct example groups[] = {
      "r.conf:2: a job must be a group, { name = ...; }, not the text \"x\"\n"},
     {"syntax", "# fine\njobs = (\n { name = \"a\" kind = }\n);", "r.conf:3: syntax error, here or just before\n"},
     {"syntax at the end", "jobs = ( {", "r.conf:2: syntax error, here or just before\n"},
-    {"twice", "ledger = { keep = \"1d\";\n keep = \"2d\"; };\n" JOB(""), "r.conf:2: duplicate setting name\n"},
-    {"mixed array", CANCEL("statuses = [ \"A\",\n 5 ];"), "r.conf:2: mismatched element type in array\n"},
+    {"twice", "ledger = { keep = \"1d\";\n keep = \"2d\"; };\n" JOB(""), 
+     "r.conf:2: a name here or just before is given twice in one group: take one of the two out\n"},
+    {"mixed array", CANCEL("statuses = [ \"A\",\n 5 ];"), 
+     "r.conf:2: an array [ ] takes values of one type: make it a list ( )\n"},
 };
 
 static const struct example jobs[] = {
@@ -204,15 +217,15 @@ static const struct example jobs[] = {
     {"where for a kind without", CANCEL("where = \"true\";"), "r.conf:1: jobs of kind \"cancel\" take no where\n"},
     {"wrong types",
      JOB("where = 1;\n enabled = 1;\n timezone = 9;\n catch_up = true;\n jitter = 0;\n lanes = \"2\";\n"
-         " batch_time = [\"25ms\"];\n batch_max = 1.5;\n lock_timeout = { };"),
+         " batch_time = [\"25ms\"];\n batch_max = (1);\n lock_timeout = { };"),
      "r.conf:1: where must be a text in quotes, not the number 1\n"
      "r.conf:2: enabled must be true or false, without quotes, not the number 1\n"
      "r.conf:3: timezone must be a text in quotes, not the number 9\n"
      "r.conf:4: catch_up must be a text in quotes, not true\n"
      "r.conf:5: jitter must be " DURATION ", not the number 0\n"
      "r.conf:6: lanes must be " NUMBER ", not the text \"2\"\n"
-     "r.conf:7: batch_time must be " DURATION ", not a list\n"
-     "r.conf:8: batch_max must be " NUMBER ", not the number 1.5\n"
+     "r.conf:7: batch_time must be " DURATION ", not an array [ ]\n"
+     "r.conf:8: batch_max must be " NUMBER ", not a list ( )\n"
      "r.conf:9: lock_timeout must be " DURATION ", not a group\n"},
     {"bounds",
      JOB("catch_up_max_age = \"0s\";\n max_runtime = \"40000d\";\n retry_delay = \"6m\";\n lanes = 65;\n batch_time = "
