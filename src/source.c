@@ -212,6 +212,43 @@ static void pass_number(struct scan *scan)
     buf_print(&scan->source->text, "%g", SOURCE_MISFIT);
 }
 
+/* ---- UTF-8 ---- */
+
+/* The length of the character at `at`, which a NUL ends at the latest; 0: it is none that the server would take. */
+static size_t character(const unsigned char *at)
+{
+    size_t length = at[0] < 0x80 ? 1 : at[0] < 0xC2 ? 0 : at[0] < 0xE0 ? 2 : at[0] < 0xF0 ? 3 : at[0] < 0xF5 ? 4 : 0;
+
+    for (size_t i = 1; i < length; i++)
+        if ((at[i] & 0xC0) != 0x80)
+            return 0;
+    if ((at[0] == 0xE0 && at[1] < 0xA0) || (at[0] == 0xF0 && at[1] < 0x90)) /* longer than it need be */
+        return 0;
+    if ((at[0] == 0xED && at[1] > 0x9F) || (at[0] == 0xF4 && at[1] > 0x8F)) /* a surrogate, or beyond Unicode */
+        return 0;
+    return length;
+}
+
+/* Our sessions talk UTF-8. Of what is not, the first byte of each file is told: one remedy mends all of them. */
+static void check_encoding(struct scan *scan)
+{
+    unsigned line = scan->line, byte = 1;
+    size_t length;
+
+    for (const char *at = scan->at; at < scan->end; at += length) {
+        length = character((const unsigned char *)at);
+        if (length == 0) {
+            report(scan, line,
+                   "the file must be UTF-8, and byte %u of this line (0x%02x) is not; if it is Latin-1, "
+                   "iconv -f LATIN1 -t UTF-8 converts it",
+                   byte, (unsigned)(unsigned char)*at);
+            return;
+        }
+        byte = *at == '\n' ? 1 : byte + (unsigned)length;
+        line += *at == '\n';
+    }
+}
+
 /* ---- Files ---- */
 
 static int scan_file(struct source *source, const struct scan *parent, const char *path);
@@ -367,6 +404,7 @@ static int scan_file(struct source *source, const struct scan *parent, const cha
     };
 
     source->lines[source->line_count - 1] = (struct source_line){scan.file, 1};
+    check_encoding(&scan);
     scan_text(&scan);
     return scan.broken ? -EINVAL : 0;
 }

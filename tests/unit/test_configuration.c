@@ -452,6 +452,45 @@ static void test_include(void **state)
            "deep9.conf:1: cannot include deep10.conf: files include files 10 deep\n");
 }
 
+#define NOT_UTF8(byte, hex)                                                                                            \
+    "the file must be UTF-8, and byte " byte " of this line (" hex ") is not; if it is Latin-1, iconv -f LATIN1 -t "    \
+    "UTF-8 converts it\n"
+
+/* Each in the second line, behind "# \xc3\xa4 ": what is UTF-8, and what is not. */
+static void test_encoding(void **state)
+{
+    static const struct {
+        const char *bytes;
+        unsigned wrong; /* the byte that is; 0: none */
+    } strings[] = {
+        {"\x7f\xc2\x80\xdf\xbf\xe0\xa0\x80\xed\x9f\xbf\xee\x80\x80\xef\xbf\xbf\xf0\x90\x80\x80\xf4\x8f\xbf\xbf", 0},
+        {"\xe4", 0xe4},             /* Latin-1 */
+        {"\xc3", 0xc3},             /* cut off by the end of the line */
+        {"\xe2\x82", 0xe2},         /* the same */
+        {"\x80", 0x80},             /* no beginning */
+        {"\xc0\x80", 0xc0},         /* longer than it need be */
+        {"\xc1\xbf", 0xc1},         /* the same */
+        {"\xe0\x9f\xbf", 0xe0},     /* the same */
+        {"\xf0\x8f\xbf\xbf", 0xf0}, /* the same */
+        {"\xed\xa0\x80", 0xed},     /* a surrogate */
+        {"\xf4\x90\x80\x80", 0xf4}, /* beyond Unicode */
+        {"\xf5\x80\x80\x80", 0xf5}, /* the same */
+        {"\xff", 0xff},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ELEMENTS(strings); i++) {
+        AUTO_TEXT text = mem_print("\n# \xc3\xa4 %s\n# \xff\n" JOB(""), strings[i].bytes);
+        AUTO_TEXT errors = mem_print("r.conf:2: " NOT_UTF8("6", "0x%02x"), strings[i].wrong);
+
+        expect("bytes", text, strings[i].wrong != 0 ? errors : "r.conf:3: " NOT_UTF8("3", "0xff"));
+    }
+    write_file("two.conf", "tables = { users = { points = \"Guthaben f\xfcr\"; }; };\n");
+    expect("in an included file, beside other errors", "lane = 5;\n@include \"two.conf\"\n" JOB(""),
+           "r.conf:1: unknown key \"lane\" at the top level\n"
+           "two.conf:1: " NOT_UTF8("42", "0xfc"));
+}
+
 static void expect_unreadable(const char *path, const char *errors)
 {
     struct configuration *configuration = NULL;
@@ -813,7 +852,7 @@ int main(void)
         cmocka_unit_test(test_groups),   cmocka_unit_test(test_jobs),     cmocka_unit_test(test_integers),
         cmocka_unit_test(test_schedule), cmocka_unit_test(test_include),  cmocka_unit_test(test_unreadable),
         cmocka_unit_test(test_conninfo), cmocka_unit_test(test_password), cmocka_unit_test(test_example),
-        cmocka_unit_test(test_values),   cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_values),   cmocka_unit_test(test_damage),   cmocka_unit_test(test_encoding),
     };
 
     return cmocka_run_group_tests(tests, enter, leave);
