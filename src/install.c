@@ -35,6 +35,8 @@ static void explain(const struct db *db, const struct configuration *configurati
     } remedies[] = {
         {"42501", "run it as a role that may create schemas in this database: roundsman --install -d 'CONNINFO'"},
         {"55000", "install a newer roundsman"},
+        {"42P07", "give the ledger a schema of its own: schema = \"...\"; under ledger in the file"},
+        {"42703", "give the ledger a schema of its own: schema = \"...\"; under ledger in the file"}, /* no version in migration */
         {"25006", "this server takes no writes (a standby?): run it against the primary"},
     };
 

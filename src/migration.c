@@ -18,6 +18,29 @@ int migration_latest(void)
     return migrations[ELEMENTS(migrations) - 1].version;
 }
 
+/* Tables of another owner's that bear our names: found before anything is made, or the first of ours would only "exist". */
+static void refuse_foreign_schema(struct buf *sql, const char *schema_text)
+{
+    buf_add(sql, "DO $check$\nDECLARE\n    foreign_table text;\nBEGIN\n"
+                 "    SELECT relname INTO foreign_table FROM pg_catalog.pg_class\n"
+                 "     WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = ");
+    buf_print(sql, "%s)\n       AND relname IN (", schema_text);
+    for (const struct migration_table *table = migration_tables; table->name != NULL; table++)
+        buf_print(sql, "%s'%s'", table == migration_tables ? "" : ", ", table->name);
+    buf_print(sql,
+              ")\n"
+              "       AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid\n"
+              "                        WHERE c.relnamespace = pg_class.relnamespace AND c.relname = 'migration'\n"
+              "                          AND attname = 'applied_at')\n"
+              "     ORDER BY relname LIMIT 1;\n"
+              "    IF FOUND THEN\n"
+              "        RAISE duplicate_table USING MESSAGE = pg_catalog.format('schema %%s has a table %%s that is not the "
+              "ledger''s', %s, foreign_table);\n"
+              "    END IF;\n"
+              "END $check$;\n\n",
+              schema_text);
+}
+
 static void begin(struct buf *sql, const char *schema, const char *role)
 {
     AUTO_BUF name = {0}, schema_text = {0}, role_text = {0};
@@ -44,6 +67,7 @@ static void begin(struct buf *sql, const char *schema, const char *role)
               "END $check$;\n\n"
               "SET LOCAL search_path = %s, pg_temp;\n\n",
               schema_text.text, name.text, name.text);
+    refuse_foreign_schema(sql, schema_text.text);
     buf_print(sql,
               "CREATE TABLE IF NOT EXISTS migration (\n"
               "    version    integer     PRIMARY KEY,\n"

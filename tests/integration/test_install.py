@@ -4,6 +4,7 @@
 import re
 import threading
 
+import psycopg
 import pytest
 
 # All that a ledger is made of, apart from its contents.
@@ -73,6 +74,22 @@ def test_every_table_is_granted_and_nothing_else_in_the_schema(bare_shop):
     tables = {name for name, in bare_shop.sql("SELECT relname FROM pg_class WHERE relnamespace = 'roundsman'::regnamespace"
                                               " AND relkind = 'r'")}
     assert granted == tables - {"other"}
+
+
+@pytest.mark.parametrize("table", ["run", "migration"])
+def test_a_schema_with_other_tables_of_our_names(bare_shop, table):
+    bare_shop.sql(f"CREATE SCHEMA roundsman; CREATE TABLE roundsman.{table} (name text)")
+    result = install(bare_shop)
+    assert result.status == 1 and "already exists" not in result.err, result
+    assert "nothing was changed" in result.err and "give the ledger a schema of its own" in result.err, result
+    assert bare_shop.sql("SELECT relname FROM pg_class WHERE relnamespace = 'roundsman'::regnamespace") == [(table,)]
+    # In psql, too.
+    script = bare_shop.roundsman("--install", "--dry-run").out
+    with bare_shop.connect() as connection:
+        with pytest.raises(psycopg.errors.DuplicateTable, match=f"schema roundsman has a table {table} that is not the ledger's"):
+            connection.execute(script)
+    bare_shop.configure(ledger={"schema": "rounds"})
+    assert install(bare_shop).status == 0
 
 
 def test_names_that_want_quotes(bare_shop):
