@@ -29,14 +29,15 @@ static int read_version(struct db *db, const char *schema, int *ret)
 /* Says why it failed, and what to do about it. */
 static void explain(const struct db *db, const struct configuration *configuration)
 {
+    static const char own_schema[] = "give the ledger a schema of its own: ledger.schema in the file";
     const struct db_error *error = db_error(db);
     const struct {
         const char *sqlstate, *remedy;
     } remedies[] = {
         {"42501", "run it as a role that may create schemas in this database: roundsman --install -d 'CONNINFO'"},
         {"55000", "install a newer roundsman"},
-        {"42P07", "give the ledger a schema of its own: schema = \"...\"; under ledger in the file"},
-        {"42703", "give the ledger a schema of its own: schema = \"...\"; under ledger in the file"}, /* no version in migration */
+        {"42P07", own_schema},
+        {"42703", own_schema}, /* there is a table migration, and it has no column version */
         {"25006", "this server takes no writes (a standby?): run it against the primary"},
     };
 

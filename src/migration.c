@@ -18,7 +18,7 @@ int migration_latest(void)
     return migrations[ELEMENTS(migrations) - 1].version;
 }
 
-/* Tables of another owner's that bear our names: found before anything is made, or the first of ours would only "exist". */
+/* Somebody else's tables with our names are told before anything is made: else one of ours would only "exist". */
 static void refuse_foreign_schema(struct buf *sql, const char *schema_text)
 {
     buf_add(sql, "DO $check$\nDECLARE\n    foreign_table text;\nBEGIN\n"
@@ -29,13 +29,14 @@ static void refuse_foreign_schema(struct buf *sql, const char *schema_text)
         buf_print(sql, "%s'%s'", table == migration_tables ? "" : ", ", table->name);
     buf_print(sql,
               ")\n"
-              "       AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c ON c.oid = attrelid\n"
+              "       AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute JOIN pg_catalog.pg_class c\n"
+              "                           ON c.oid = attrelid\n"
               "                        WHERE c.relnamespace = pg_class.relnamespace AND c.relname = 'migration'\n"
               "                          AND attname = 'applied_at')\n"
               "     ORDER BY relname LIMIT 1;\n"
               "    IF FOUND THEN\n"
-              "        RAISE duplicate_table USING MESSAGE = pg_catalog.format('schema %%s has a table %%s that is not the "
-              "ledger''s', %s, foreign_table);\n"
+              "        RAISE duplicate_table USING MESSAGE = pg_catalog.format('schema %%s has a table %%s that is '\n"
+              "            'not the ledger''s', %s, foreign_table);\n"
               "    END IF;\n"
               "END $check$;\n\n",
               schema_text);
