@@ -521,6 +521,16 @@ static void read_schedule(struct source *source, const config_setting_t *group, 
     check_jitter(source, group, job);
 }
 
+/* What its kind says of its settings together. */
+static void check_rules(struct source *source, const config_setting_t *group, const struct job *job)
+{
+    AUTO_BUF reasons = {0};
+
+    job->kind->refuse(&job->settings, &reasons);
+    for (const char *line = reasons.text; line != NULL && *line != '\0'; line = strchr(line, '\n') + 1)
+        source_report(source, line_of(group), "%.*s", (int)strcspn(line, "\n"), line);
+}
+
 static void read_kind(struct source *source, const config_setting_t *group, const char *place, struct job *job,
                       struct settings *common)
 {
@@ -546,12 +556,8 @@ static void read_kind(struct source *source, const config_setting_t *group, cons
     }
     check_other_kinds(source, group, place, job->kind);
     check_required(source, group, place, job->kind->settings);
-    if (settings_complete(&job->settings, job->kind->settings, NULL) == 0 && all_good && job->kind->refuse != NULL) {
-        const char *reason = job->kind->refuse(&job->settings);
-
-        if (reason != NULL)
-            source_report(source, line_of(group), "%s", reason);
-    }
+    if (settings_complete(&job->settings, job->kind->settings, NULL) == 0 && all_good && job->kind->refuse != NULL)
+        check_rules(source, group, job);
 }
 
 static void read_job(struct source *source, const config_setting_t *jobs, size_t index, const struct settings *defaults,

@@ -147,7 +147,7 @@ int job_override(struct overrides *overrides, const struct job *job, const char 
 
 int job_overridden(const struct job *job, const struct overrides *overrides, struct job *ret, char **ret_error)
 {
-    const char *refusal;
+    AUTO_BUF reasons = {0};
 
     *ret = *job;
     ret->settings = settings_copy(&job->settings);
@@ -159,11 +159,11 @@ int job_overridden(const struct job *job, const struct overrides *overrides, str
     fill_run(ret, &overrides->run);
     if (overrides->where != NULL)
         ret->where = overrides->where;
-    refusal = job->kind->refuse(&ret->settings);
-    if (refusal == NULL)
+    job->kind->refuse(&ret->settings, &reasons);
+    if (reasons.length == 0)
         return 0;
     job_overridden_clear(ret);
-    return mem_fail(-EINVAL, ret_error, "%s", refusal);
+    return mem_fail(-EINVAL, ret_error, "%.*s", (int)strcspn(reasons.text, "\n"), reasons.text); /* the first one */
 }
 
 void job_overridden_clear(struct job *job)

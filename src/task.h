@@ -9,6 +9,7 @@
 
 #include <stdbool.h>
 
+#include "mem.h"
 #include "setting.h"
 #include "shop.h"
 
@@ -22,8 +23,8 @@ struct task_kind {
     unsigned tables;                     /* enum shop_tables it reads or writes */
     enum shop_tables target;             /* the table whose rows a run walks */
     bool takes_where;                    /* whether a job of this kind may have `where` */
-    /* A rule over several settings: NULL when they fit, else one static sentence for the operator. */
-    const char *(*refuse)(const struct settings *);
+    /* The rules over several settings: adds a line for the operator for each that they break. */
+    void (*refuse)(const struct settings *, struct buf *ret);
     const struct engine *engine;
     void (*change)(const struct task *, struct change *ret); /* kinds whose engine is bulk_engine: what changes */
 };

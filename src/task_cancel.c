@@ -24,20 +24,21 @@ static bool among(const char *word, const char *const *words)
     return false;
 }
 
-static const char *refuse(const struct settings *values)
+static void refuse(const struct settings *values, struct buf *ret)
 {
     const char *const *statuses = setting_words(values, "statuses");
     const char *const *unpaid = setting_words(values, "unpaid_statuses");
     const char *canceled = setting_text(values, "canceled");
 
     if (statuses[0] == NULL && unpaid[0] == NULL)
-        return "statuses and unpaid_statuses are both empty: no order would ever be canceled";
+        buf_add(ret, "statuses and unpaid_statuses are both empty: no order would ever be canceled\n");
     for (const char *const *word = unpaid; *word != NULL; word++)
         if (among(*word, statuses))
-            return "a status is in both statuses and unpaid_statuses: it either reserved stock or it did not";
+            buf_print(ret, "\"%s\" is in both statuses and unpaid_statuses: it either reserved stock or it did not\n", *word);
     if (among(canceled, statuses) || among(canceled, unpaid))
-        return "canceled is also among the statuses to cancel: an order would be canceled for ever";
-    return NULL;
+        buf_print(ret,
+                  "canceled = \"%s\" is also among the statuses to cancel: an order would be canceled for ever\n",
+                  canceled);
 }
 
 const struct task_kind task_cancel = {

@@ -11,11 +11,10 @@ static const struct setting_spec settings[] = {
     {0},
 };
 
-static const char *refuse(const struct settings *values)
+static void refuse(const struct settings *values, struct buf *ret)
 {
-    return setting_integer(values, "amount") == 0 ? "amount is 0, which would change nothing: give the points to add, or a "
-                                                    "negative number to deduct"
-                                                  : NULL;
+    if (setting_integer(values, "amount") == 0)
+        buf_add(ret, "amount is 0, which would change nothing: give the points to add, or a negative number to deduct\n");
 }
 
 static void change(const struct task *task, struct change *ret)

@@ -13,16 +13,15 @@ static const struct setting_spec settings[] = {
     {0},
 };
 
-static const char *refuse(const struct settings *values)
+static void refuse(const struct settings *values, struct buf *ret)
 {
     bool add = setting_find(values, "add") != NULL, up_to = setting_find(values, "up_to") != NULL;
     bool fill_to = setting_find(values, "fill_to") != NULL;
 
     if (!add && !fill_to)
-        return "a restock needs add = N (with up_to = N as its cap, if there is one), or fill_to = N";
+        buf_add(ret, "a restock needs add = N (with up_to = N as its cap, if there is one), or fill_to = N\n");
     if (fill_to && (add || up_to))
-        return "fill_to stands alone: give either fill_to, or add with an optional up_to";
-    return NULL;
+        buf_add(ret, "fill_to stands alone: give either fill_to, or add with an optional up_to\n");
 }
 
 static void change(const struct task *task, struct change *ret)

@@ -293,6 +293,9 @@ static const struct example jobs[] = {
      "r.conf:2: unpaid_statuses: \"a,b\" has a comma, which separates words\n"
      "r.conf:3: canceled must not be empty\n"
      "r.conf:3: call must not be empty\n"},
+    {"cancel: one status for all", CANCEL("\nstatuses = [\"A\"]; unpaid_statuses = [\"B\", \"A\"]; canceled = \"A\";"),
+     "r.conf:1: \"A\" is in both statuses and unpaid_statuses: it either reserved stock or it did not\n"
+     "r.conf:1: canceled = \"A\" is also among the statuses to cancel: an order would be canceled for ever\n"},
     {"cancel: nothing", CANCEL("statuses = [];"),
      "r.conf:1: statuses and unpaid_statuses are both empty: no order would ever be canceled\n"},
 };
