@@ -396,7 +396,7 @@ def test_a_retried_row_is_judged_as_it_is_by_then(shop):
 
 def test_a_deduction_sees_what_a_live_session_has_just_spent(shop):
     """User 5 can pay when the batch starts, and cannot any more when it gets the row."""
-    configure(shop, amount=-1000, lock_timeout="900ms")
+    configure(shop, amount=-1000, lock_timeout="500ms")
     expected = shop.books().with_points(-1000)
     with shop.hold("UPDATE shop.users SET points = 3 WHERE id = 5") as live:
         with shop.start("--run-once", "points") as process:
@@ -411,7 +411,7 @@ def test_a_deduction_sees_what_a_live_session_has_just_spent(shop):
 
 def test_a_live_purchase_is_not_overwritten(shop):
     """The same the other way: what is added is added to what the row holds then."""
-    configure(shop, lock_timeout="900ms")
+    configure(shop, lock_timeout="500ms")
     expected = shop.books().with_points(10)
     with shop.hold("UPDATE shop.users SET points = points - 7 WHERE id = 5") as live:
         with shop.start("--run-once", "points") as process:

@@ -238,7 +238,7 @@ def test_what_says_that_a_run_is_done_is_synchronous(small):
 
 def test_items_are_locked_in_the_order_of_their_keys(small):
     """The first item is held by live traffic: none of the others may be locked while we wait for it."""
-    small.configure(jobs=[job(lock_timeout="900ms")])
+    small.configure(jobs=[job(lock_timeout="500ms")])
     # Nothing is in that order by itself: not the rows, not the lines, and not the sums by item, which are hashed.
     small.sql(f'ALTER DATABASE "{small.name}" SET enable_sort = off')
     small.sql(f'ALTER DATABASE "{small.name}" SET jit = off')  # such plans look dear enough to be compiled
