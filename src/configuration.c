@@ -268,9 +268,10 @@ static void read_database(struct source *source, const config_setting_t *root, s
         unsigned line = line_of_key(group, "conninfo");
         const struct source_file *file = source_file_at(source, line);
 
-        if (conninfo_inspect(configuration->conninfo, &secret, &error) < 0 ||
-            db_verify_conninfo(configuration->conninfo, &error) < 0)
+        if (conninfo_inspect(configuration->conninfo, &secret, &error) < 0)
             source_report(source, line, "%s", error);
+        else if (db_verify_conninfo(configuration->conninfo, &error) < 0)
+            source_report(source, line, "conninfo cannot be used: %s", error);
         else if (secret && S_ISREG(file->mode) && (file->mode & S_IROTH) != 0)
             source_report(source, line, "conninfo holds a password, and everybody can read this file: chmod o-r %s",
                           file->path);

@@ -187,7 +187,7 @@ static int parse(const char *conninfo, PQconninfoOption **ret, char **ret_error)
         return 0;
     why = one_line(error != NULL ? error : "out of memory");
     PQfreemem(error);
-    return mem_fail(-EINVAL, ret_error, "database.conninfo cannot be used: %s", why);
+    return mem_fail(-EINVAL, ret_error, "%s", why);
 }
 
 int db_verify_conninfo(const char *conninfo, char **ret_error)

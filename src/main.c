@@ -362,11 +362,8 @@ static int do_install(const struct command *command, const struct configuration 
 {
     AUTO_TEXT error = NULL;
 
-    if (command->database != NULL && db_verify_conninfo(command->database, &error) < 0) {
-        const char *reason = strstr(error, ": "); /* behind the name of the setting, which is not what was given here */
-
-        return usage(command, "-d cannot be used: %s", reason != NULL ? reason + 2 : error);
-    }
+    if (command->database != NULL && db_verify_conninfo(command->database, &error) < 0)
+        return usage(command, "-d cannot be used: %s", error);
     return install_run(configuration, command->database, command->dry_run);
 }
 

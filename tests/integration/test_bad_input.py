@@ -516,5 +516,5 @@ def test_a_conninfo_that_libpq_does_not_know(bare_shop):
     for arguments in (["--check", "--offline"], ["--next"], []):
         done = bare_shop.roundsman(*arguments)
         assert (done.status, done.out) == (6, "")
-        assert done.err == (f'{path}:2: database.conninfo cannot be used: invalid connection option "dbnam"\n'
+        assert done.err == (f'{path}:2: conninfo cannot be used: invalid connection option "dbnam"\n'
                             f"{path}:4: jobs is empty: there is nothing to do\n")

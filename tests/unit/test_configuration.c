@@ -93,7 +93,7 @@ static const struct example groups[] = {
     {"conninfo's quotes", "database = { conninfo = \"host='x\"; };\n" JOB(""),
      "r.conf:1: conninfo has a quote without an end after \"host\"\n"},
     {"conninfo that libpq does not know", "database = {\n conninfo = \"host=x passwrd=foo\"; };\nlane = 1;\n" JOB(""),
-     "r.conf:2: database.conninfo cannot be used: invalid connection option \"passwrd\"\n"
+     "r.conf:2: conninfo cannot be used: invalid connection option \"passwrd\"\n"
      "r.conf:3: unknown key \"lane\" at the top level\n"},
     {"ledger", "ledger = {\n schema = \"\";\n keep = 90;\n role = true;\n keeps = 5; };\n" JOB(""),
      "r.conf:2: schema must not be empty\n"
