@@ -525,6 +525,7 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
             return work_fail_statement(work, state->error, state->sqlstate);
         break;
     case ANSWER_SKIPPED:
+    case ANSWER_UNDONE: /* of groups */
         break;
     case ANSWER_END:
         if (!bounds && state->moved && !state->failed)

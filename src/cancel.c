@@ -17,6 +17,7 @@ enum piece { LOCK, CALL, CHANGE, LEAVE, PAGE, MOVE, PIECES };
 struct order {
     char *key, *touched;
     bool held, canceled, failed, to_leave;
+    bool again; /* it was undone by the failure of another order, and is to be sent again */
     enum failure failure;
     char *error, sqlstate[6];
 };
@@ -27,6 +28,7 @@ struct cancel_lane {
     int next;      /* the first one not yet sent */
     int in_flight; /* sent, unanswered */
     int to_leave;  /* answered, and to be left over */
+    int again;     /* answered, and to be sent again */
     int settled;   /* done, left over or found not to need it */
     int skipped;   /* of these, not canceled and not left over */
     bool loaded, last; /* the page is here; it is the range's last one */
@@ -161,7 +163,7 @@ static void clear_page(struct cancel_lane *state)
         free(state->orders[i].error);
         state->orders[i] = (struct order){0};
     }
-    state->count = state->next = state->settled = state->skipped = 0;
+    state->count = state->next = state->settled = state->skipped = 0; /* nothing is in flight, to leave or to send again */
     state->loaded = false;
 }
 
@@ -180,13 +182,26 @@ static void release(struct lane *lane)
     lane->state = NULL;
 }
 
-static int end(struct lane *lane, int tag)
+static void expect_end(struct lane *lane)
 {
     struct cancel_lane *state = lane->state;
 
     state->ends++;
     lane->busy = true;
+}
+
+/* Of what is sent alone. */
+static int end(struct lane *lane, int tag)
+{
+    expect_end(lane);
     return db_end(lane->db, tag);
+}
+
+/* Of one of many transactions in flight. */
+static int commit(struct lane *lane, int tag)
+{
+    expect_end(lane);
+    return db_commit(lane->db, tag);
 }
 
 /* Which order and which statement an answer is about. */
@@ -223,16 +238,20 @@ static int send_page(struct work *work, struct lane *lane)
 static int send_order(struct work *work, struct lane *lane, int index)
 {
     struct cancel_lane *state = lane->state;
-    const char *key = state->orders[index].key;
-    int r = db_send(lane->db, names[LOCK], 3, (const char *[]){key, key, state->cutoff}, tag_of(index, LOCK));
+    struct order *order = &state->orders[index];
+    const char *key = order->key;
+    int r = db_begin(lane->db);
 
+    order->held = order->canceled = false;
+    if (r == 0)
+        r = db_send(lane->db, names[LOCK], 3, (const char *[]){key, key, state->cutoff}, tag_of(index, LOCK));
     if (r == 0 && state->call)
         r = db_send(lane->db, names[CALL], 2, (const char *[]){key, key}, tag_of(index, CALL));
     if (r == 0)
         r = db_send(lane->db, names[CHANGE], 5, (const char *[]){key, key, work->run, lane->number, work->attempt},
                     tag_of(index, CHANGE));
     state->in_flight++;
-    return r < 0 ? r : end(lane, tag_of(index, CHANGE));
+    return r < 0 ? r : commit(lane, tag_of(index, CHANGE));
 }
 
 static int send_leave(struct work *work, struct lane *lane, int index)
@@ -246,11 +265,13 @@ static int send_leave(struct work *work, struct lane *lane, int index)
         order->failed ? order->sqlstate : "55P03", order->failed ? order->error : "another session holds a lock on the order",
         work->job,
     };
-    int r = db_send(lane->db, names[LEAVE], ELEMENTS(values), values, tag_of(index, LEAVE));
+    int r = db_begin(lane->db);
 
+    if (r == 0)
+        r = db_send(lane->db, names[LEAVE], ELEMENTS(values), values, tag_of(index, LEAVE));
     order->to_leave = false;
     state->to_leave--;
-    return r < 0 ? r : end(lane, tag_of(index, LEAVE));
+    return r < 0 ? r : commit(lane, tag_of(index, LEAVE));
 }
 
 /* The page is settled: the cursor follows. */
@@ -281,6 +302,21 @@ static int send_move(struct work *work, struct lane *lane)
     return r < 0 ? r : end(lane, tag_of(0, MOVE));
 }
 
+/* What was undone, in its order. */
+static int send_again(struct work *work, struct lane *lane)
+{
+    struct cancel_lane *state = lane->state;
+    int r = 0;
+
+    for (int i = 0; i < state->next && r == 0 && state->again > 0; i++)
+        if (state->orders[i].again) {
+            state->orders[i].again = false;
+            state->again--;
+            r = send_order(work, lane, i);
+        }
+    return r;
+}
+
 static int send_next(struct work *work, struct lane *lane, bool stopping)
 {
     struct cancel_lane *state = lane->state;
@@ -293,7 +329,9 @@ static int send_next(struct work *work, struct lane *lane, bool stopping)
     for (int i = 0; i < state->next && r == 0 && state->to_leave > 0; i++)
         if (state->orders[i].to_leave)
             r = send_leave(work, lane, i);
-    /* Half of the window at a time: sent together, they cost fewer system calls on both sides. */
+    if (r == 0 && !stopping)
+        r = send_again(work, lane);
+    /* Half of the window at a time: in a group they cost fewer system calls on both sides. */
     if (state->in_flight <= IN_FLIGHT / 2)
         while (r == 0 && !stopping && state->next < state->count && state->in_flight < IN_FLIGHT)
             r = send_order(work, lane, state->next++);
@@ -326,8 +364,7 @@ static void take_rows(struct lane *lane, int index, enum piece piece, const stru
         order->canceled = rows_count(rows) > 0 && rows_boolean(rows, 0, 0);
         break;
     case LEAVE:
-        if (rows_count(rows) == 0)
-            state->skipped++; /* paid meanwhile, or left over by an earlier run already */
+        order->held = rows_count(rows) > 0; /* or it was paid meanwhile, or left over by an earlier run already */
         break;
     case PAGE:
         take_page(lane, rows);
@@ -380,6 +417,7 @@ static void ended(struct work *work, struct lane *lane, int index, enum piece pi
         }
         break;
     case LEAVE:
+        state->skipped += !order->held;
         state->settled++;
         break;
     case MOVE:
@@ -393,6 +431,24 @@ static void ended(struct work *work, struct lane *lane, int index, enum piece pi
         break;
     default:
         break;
+    }
+}
+
+/* Nothing of an order's transaction is done, of its cancelation or of its being left over. */
+static void undone(struct work *work, struct lane *lane, int index, enum piece piece)
+{
+    struct cancel_lane *state = lane->state;
+    struct order *order = &state->orders[index];
+
+    if (piece == LEAVE) {
+        order->to_leave = true;
+        state->to_leave++;
+    } else if (order->failed) {
+        ended(work, lane, index, piece);
+    } else {
+        state->in_flight--;
+        order->again = true;
+        state->again++;
     }
 }
 
@@ -415,6 +471,11 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
         lane->busy = --state->ends > 0;
         if (work->end == WORK_GOES_ON)
             ended(work, lane, index, piece);
+        break;
+    case ANSWER_UNDONE:
+        lane->busy = --state->ends > 0;
+        if (work->end == WORK_GOES_ON)
+            undone(work, lane, index, piece);
         break;
     }
     rows_free(answer->rows);

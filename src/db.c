@@ -21,10 +21,22 @@ struct db {
     /* Pipeline: what was queued and is not yet answered, in order. */
     struct queued {
         int tag;
-        bool end; /* of a transaction */
+        enum entry {
+            STATEMENT,
+            END,      /* a Sync that ends the transaction before it */
+            BEGIN,    /* of one of a group of transactions, */
+            MEMBER,   /* a statement of it, */
+            COMMIT,   /* its end, */
+            UNDONE,   /* the same when it failed, and the error was handed out */
+            SYNC,     /* after a group */
+            ROLLBACK, /* after one that failed */
+        } entry;
     } *queue;
     size_t first, count, room;
     bool output_stuck;
+    bool in_group;       /* a group is queued whose Sync is not */
+    bool in_transaction; /* of a group */
+    bool broken;         /* one failed, and the ROLLBACK after it is not answered yet */
     size_t unsent; /* bytes queued since the last push, roughly */
 };
 
@@ -496,14 +508,19 @@ void rows_free_pointer(struct rows **rows)
 
 int db_pipeline(struct db *db)
 {
-    if (db->dead)
-        return -EIO;
+    static const char *const words[] = {"BEGIN", "COMMIT", "ROLLBACK"};
+    int r = 0;
+
+    for (size_t i = 0; i < ELEMENTS(words) && r == 0; i++)
+        r = db_prepare(db, words[i], words[i]);
+    if (r < 0)
+        return r;
     if (PQsetnonblocking(db->conn, 1) != 0 || PQenterPipelineMode(db->conn) != 1)
         return connection_lost(db);
     return 0;
 }
 
-static void push(struct db *db, int tag, bool end)
+static void push(struct db *db, int tag, enum entry entry)
 {
     if (db->first > 0 && db->first + db->count == db->room) {
         memmove(db->queue, db->queue + db->first, db->count * sizeof(*db->queue));
@@ -513,29 +530,47 @@ static void push(struct db *db, int tag, bool end)
         db->room = db->room == 0 ? 64 : db->room * 2;
         db->queue = mem_resize(db->queue, db->room, sizeof(*db->queue));
     }
-    db->queue[db->first + db->count++] = (struct queued){tag, end};
+    db->queue[db->first + db->count++] = (struct queued){tag, entry};
 }
 
-static int pop(struct db *db)
+static void pop(struct db *db)
 {
-    int tag = db->queue[db->first++].tag;
-
+    db->first++;
     if (--db->count == 0)
         db->first = 0;
-    return tag;
 }
 
-int db_send(struct db *db, const char *name, size_t count, const char *const *values, int tag)
+static int queue_statement(struct db *db, const char *name, size_t count, const char *const *values, int tag, enum entry entry)
 {
     if (db->dead)
         return -EIO;
     if (PQsendQueryPrepared(db->conn, name, (int)count, values, NULL, NULL, 0) != 1)
         return connection_lost(db);
-    push(db, tag, false);
+    push(db, tag, entry);
     for (size_t i = 0; i < count; i++)
         db->unsent += 8 + (values[i] != NULL ? strlen(values[i]) : 0);
     db->unsent += MESSAGE_BYTES;
     return 0;
+}
+
+static int queue_sync(struct db *db, int tag, enum entry entry)
+{
+    if (db->dead)
+        return -EIO;
+    if (PQpipelineSync(db->conn) != 1)
+        return connection_lost(db);
+    push(db, tag, entry);
+    db->in_group = false;
+    return 0;
+}
+
+int db_send(struct db *db, const char *name, size_t count, const char *const *values, int tag)
+{
+    if (db->in_transaction)
+        return queue_statement(db, name, count, values, tag, MEMBER);
+    if (db->in_group && queue_sync(db, 0, SYNC) < 0) /* what failed there must not keep this from being done */
+        return -EIO;
+    return queue_statement(db, name, count, values, tag, STATEMENT);
 }
 
 int db_ask(struct db *db)
@@ -547,18 +582,31 @@ int db_ask(struct db *db)
 
 int db_end(struct db *db, int tag)
 {
-    if (db->dead)
-        return -EIO;
-    if (PQpipelineSync(db->conn) != 1)
-        return connection_lost(db);
-    push(db, tag, true);
-    return db->unsent >= PUSH_BYTES ? db_push(db) : 0;
+    int r = queue_sync(db, tag, END);
+
+    return r == 0 && db->unsent >= PUSH_BYTES ? db_push(db) : r;
+}
+
+int db_begin(struct db *db)
+{
+    db->in_group = db->in_transaction = true;
+    return queue_statement(db, "BEGIN", 0, NULL, 0, BEGIN);
+}
+
+int db_commit(struct db *db, int tag)
+{
+    int r = queue_statement(db, "COMMIT", 0, NULL, tag, COMMIT);
+
+    db->in_transaction = false;
+    return r == 0 && db->unsent >= PUSH_BYTES ? db_push(db) : r;
 }
 
 int db_push(struct db *db)
 {
     int r;
 
+    if (db->in_group && (r = queue_sync(db, 0, SYNC)) < 0)
+        return r;
     if (db->dead)
         return -EIO;
     db->unsent = 0;
@@ -569,31 +617,61 @@ int db_push(struct db *db)
     return 0;
 }
 
-/* What one result of libpq says about the head of the queue. Takes over `result`. */
-static void understand(struct db *db, PGresult *result, struct answer *ret)
+/*
+ * A transaction of a group failed: what follows up to its Sync is skipped, and what is in flight after that finds itself in
+ * the failed transaction. Everything that is sent from now on comes after a ROLLBACK.
+ */
+static int mend(struct db *db)
 {
-    ExecStatusType status = PQresultStatus(result);
+    int r = 0;
 
-    *ret = (struct answer){.tag = db->queue[db->first].tag};
-    if (succeeded(result)) {
-        ret->kind = ANSWER_ROWS;
-        ret->rows = wrap(result);
-        pop(db);
-        return;
+    if (db->broken)
+        return 0;
+    db->broken = true;
+    if (db->in_group)
+        r = queue_sync(db, 0, SYNC);
+    if (r == 0)
+        r = queue_statement(db, "ROLLBACK", 0, NULL, 0, ROLLBACK);
+    if (r == 0)
+        r = queue_sync(db, 0, SYNC);
+    return r < 0 ? r : db_push(db);
+}
+
+/* What one result says of an entry of the queue. */
+static enum answer_kind kind_of(enum entry entry, const PGresult *result)
+{
+    switch (PQresultStatus(result)) {
+    case PGRES_PIPELINE_SYNC:
+        return ANSWER_END;
+    case PGRES_PIPELINE_ABORTED:
+        return entry == COMMIT ? ANSWER_UNDONE : ANSWER_SKIPPED;
+    default:
+        return !succeeded(result) ? ANSWER_ERROR : entry == COMMIT ? ANSWER_END : ANSWER_ROWS;
     }
-    if (status == PGRES_PIPELINE_SYNC) {
-        ret->kind = ANSWER_END;
-        pop(db);
-    } else if (status == PGRES_PIPELINE_ABORTED) {
-        ret->kind = ANSWER_SKIPPED;
-        pop(db);
-    } else {
-        ret->kind = ANSWER_ERROR;
+}
+
+/* Takes the result as the answer to the head of the queue. Returns 1, 0 (it was about a group as such) or -EIO. */
+static int understand(struct db *db, PGresult *result, struct answer *ret)
+{
+    struct queued *head = &db->queue[db->first];
+    enum entry entry = head->entry;
+
+    *ret = (struct answer){.tag = head->tag, .kind = kind_of(entry, result)};
+    if (ret->kind == ANSWER_ERROR)
         keep_error(db, result);
-        if (!db->queue[db->first].end) /* else the commit itself failed, and the end is still to come */
-            pop(db);
-    }
-    PQclear(result);
+    if (ret->kind == ANSWER_ERROR && entry == COMMIT)
+        head->entry = UNDONE;
+    else if (ret->kind != ANSWER_ERROR || entry != END) /* else the commit itself failed, and the end is still to come */
+        pop(db);
+    if (entry == ROLLBACK && ret->kind == ANSWER_ROWS)
+        db->broken = false;
+    if (ret->kind == ANSWER_ROWS && (entry == STATEMENT || entry == MEMBER))
+        ret->rows = wrap(result);
+    else
+        PQclear(result);
+    if (ret->kind == ANSWER_ERROR && (entry == BEGIN || entry == MEMBER || entry == COMMIT) && mend(db) < 0)
+        return -EIO;
+    return entry != BEGIN && entry != SYNC && entry != ROLLBACK;
 }
 
 int db_receive(struct db *db, struct answer *ret)
@@ -602,11 +680,20 @@ int db_receive(struct db *db, struct answer *ret)
         return -EIO;
     /* libpq returns NULL once between two statements; twice in a row says that there is nothing more to take now. */
     for (int nulls = 0; nulls < 2 && db->count > 0 && !PQisBusy(db->conn); nulls++) {
-        PGresult *result = PQgetResult(db->conn);
+        PGresult *result;
 
-        if (result != NULL) {
-            understand(db, result, ret);
+        if (db->queue[db->first].entry == UNDONE) {
+            *ret = (struct answer){.kind = ANSWER_UNDONE, .tag = db->queue[db->first].tag};
+            pop(db);
             return 1;
+        }
+        result = PQgetResult(db->conn);
+        if (result != NULL) {
+            int r = understand(db, result, ret);
+
+            if (r != 0)
+                return r;
+            nulls = -1;
         }
     }
     return PQstatus(db->conn) == CONNECTION_BAD ? connection_lost(db) : 0;
