@@ -47,19 +47,55 @@ static void on_stop(int signal)
     child_stop = signal;
 }
 
+/* The first alarm asks; the second one finds a process that still waits for a server, and its sessions die with it. */
+static void on_alarm(int signal)
+{
+    static const char words[] = "roundsman: did not stop within the grace period after max_runtime: ended; the next run "
+                                "resumes it\n";
+    static volatile sig_atomic_t asked;
+    int error = errno;
+
+    if (asked) {
+        ssize_t ignored = write(STDERR_FILENO, words, sizeof(words) - 1);
+
+        (void)ignored;
+        _exit(STATUS_INTERRUPTED);
+    }
+    asked = 1;
+    alarm(CHILD_GRACE);
+    errno = error;
+    on_stop(signal);
+}
+
 void child_catch_signals(void)
 {
-    struct sigaction action = {.sa_handler = on_stop};
+    struct sigaction action = {.sa_flags = 0};
     sigset_t set;
 
     sigemptyset(&set);
     for (size_t i = 0; i < ELEMENTS(stop_signals); i++) {
+        action.sa_handler = stop_signals[i] == SIGALRM ? on_alarm : on_stop;
         /* Whoever types Ctrl-C twice has a server in mind that does not answer: the second one ends it at once. */
         action.sa_flags = stop_signals[i] == SIGINT ? (int)SA_RESETHAND : 0;
         sigaction(stop_signals[i], &action, NULL);
         sigaddset(&set, stop_signals[i]);
     }
     sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
+void child_rest(usec_t duration)
+{
+    struct timespec time = {.tv_sec = duration / USEC_PER_SEC, .tv_nsec = duration % USEC_PER_SEC * 1000};
+    sigset_t stop, before;
+
+    /* Between a look at child_stop and a sleep that any signal ends, one would be slept over. */
+    sigemptyset(&stop);
+    for (size_t i = 0; i < ELEMENTS(stop_signals); i++)
+        sigaddset(&stop, stop_signals[i]);
+    sigprocmask(SIG_BLOCK, &stop, &before);
+    if (!child_stop && duration > 0)
+        ppoll(NULL, 0, &time, &before);
+    sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 /* Only progress can be missed by the parent; for everything else the child waits until there is room. */
@@ -88,6 +124,15 @@ static bool is_journal_socket(int fd)
            getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &type_size) == 0 && type == SOCK_DGRAM;
 }
 
+/* A kernel without close_range(2), or a sandbox that forbids it, must not leave the child its parent's descriptors. */
+static void close_from(int first, unsigned last)
+{
+    if (close_range((unsigned)first, last, 0) == 0)
+        return;
+    for (int fd = first; fd < KNOWN && (unsigned)fd <= last; fd++)
+        close(fd);
+}
+
 static void close_inherited(int keep)
 {
     int first = STDERR_FILENO + 1;
@@ -96,10 +141,10 @@ static void close_inherited(int keep)
         if (fd != keep && !is_journal_socket(fd))
             continue;
         if (fd > first)
-            close_range((unsigned)first, (unsigned)fd - 1, 0);
+            close_from(first, (unsigned)fd - 1);
         first = fd + 1;
     }
-    close_range((unsigned)first, ~0U, 0);
+    close_from(first, ~0U);
 }
 
 /*

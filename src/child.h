@@ -51,8 +51,17 @@ struct reporter {
  */
 extern volatile sig_atomic_t child_stop;
 
-/* Installs the handlers that set child_stop (no SA_RESTART), and unblocks those signals. Children do it themselves. */
+/* How long a process that was asked to stop for its own fault may take before it is ended, in seconds. */
+#define CHILD_GRACE 30
+
+/*
+ * Installs the handlers that set child_stop (no SA_RESTART), and unblocks those signals. Children do it themselves. Whoever
+ * sets an alarm(2) for max_runtime is ended, with STATUS_INTERRUPTED, when CHILD_GRACE is over after it, too.
+ */
 void child_catch_signals(void);
+
+/* Sleeps; a signal that sets child_stop ends it early, also one that came before. */
+void child_rest(usec_t duration);
 
 /*
  * Forks. In the child runs `work(argument, reporter)` and exits with what it returns; never returns there. In the

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "leftovers.h"
 #include "log.h"
@@ -259,11 +258,10 @@ static int first_that_applies(struct books *books, const struct request *request
  */
 static int lock_at_once(struct books *books)
 {
-    const struct timespec moment = {.tv_nsec = 25 * 1000 * 1000};
     int r = books_lock(books);
 
     for (int i = 0; i < 4 && r == 0; i++) {
-        nanosleep(&moment, NULL);
+        child_rest(25 * USEC_PER_MSEC);
         r = books_lock(books);
     }
     return r;

@@ -2,7 +2,6 @@
 #include "run.h"
 
 #include <errno.h>
-#include <time.h>
 
 #include "leftovers.h"
 #include "log.h"
@@ -17,14 +16,6 @@ static usec_t earlier(usec_t a, usec_t b)
     return a < b ? a : b;
 }
 
-/* Sleeps; a signal ends it early. */
-static void rest(usec_t duration)
-{
-    struct timespec time = {.tv_sec = duration / USEC_PER_SEC, .tv_nsec = duration % USEC_PER_SEC * 1000};
-
-    nanosleep(&time, NULL);
-}
-
 /* A lock that another process holds is polled for: a session that waited inside the server would hold a snapshot. */
 static int lock_or_stand_by(struct books *books)
 {
@@ -36,7 +27,7 @@ static int lock_or_stand_by(struct books *books)
     log_say(LOG_INFO, "another process has the job's lock; standing by");
     books->reporter->report(books->reporter, &record);
     while (r == 0 && !child_stop) {
-        rest(STANDBY_POLL);
+        child_rest(STANDBY_POLL);
         r = books_lock(books);
     }
     return r == 0 ? -EINTR : r < 0 ? r : books_clocks(books, true);
@@ -130,7 +121,7 @@ static int settle_books(struct books *books, const struct errand *errand)
     if (status == STATUS_DONE || status == STATUS_LEFT_OVER) {
         /* A timer of a host whose clock is a little ahead: the database's clock must have come there, too. */
         while (errand->due != MOMENT_NONE && books_now(books) < errand->due && !child_stop)
-            rest(errand->due - books_now(books));
+            child_rest(errand->due - books_now(books));
         status = owed_worse(status, owed_settle(books, earlier(books_now(books), errand->until), errand->due));
     }
     if (status != STATUS_DONE && status != STATUS_LEFT_OVER)

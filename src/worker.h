@@ -18,7 +18,7 @@
 #include "mem.h"
 
 #ifndef WORKER_GRACE /* from SIGTERM to SIGKILL; tests make it shorter */
-#define WORKER_GRACE (30 * USEC_PER_SEC)
+#define WORKER_GRACE (CHILD_GRACE * USEC_PER_SEC)
 #endif
 
 struct worker {

@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -16,7 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -219,6 +223,58 @@ static void test_signals_are_as_in_a_fresh_process(void **state)
     close(pipe);
 }
 
+static int rest_when_stopped(const void *argument, struct reporter *reporter)
+{
+    (void)argument;
+    (void)reporter;
+    raise(SIGTERM); /* after the caller has looked at child_stop, and before it sleeps */
+    child_rest(600 * USEC_PER_SEC);
+    return STATUS_INTERRUPTED;
+}
+
+static void test_a_rest_is_not_slept_over(void **state)
+{
+    int pipe, status = 0;
+    pid_t pid = child_start(rest_when_stopped, NULL, &pipe), ended = 0;
+
+    (void)state;
+    for (int i = 0; i < 5000 && (ended = waitpid(pid, &status, WNOHANG)) == 0; i++)
+        nap();
+    if (ended == 0)
+        kill(pid, SIGKILL);
+    assert_int_equal(ended, pid);
+    assert_int_equal(status, W_EXITCODE(STATUS_INTERRUPTED, 0));
+    close(pipe);
+}
+
+static int alarm_twice(const void *argument, struct reporter *reporter)
+{
+    struct record record = {.type = RECORD_ENDED};
+
+    (void)argument;
+    raise(SIGALRM);
+    record.run = child_stop;
+    record.rows_done = alarm(0); /* what is left until the second one */
+    reporter->report(reporter, &record);
+    close(STDERR_FILENO); /* where it says why it ends */
+    raise(SIGALRM);
+    return STATUS_DONE;
+}
+
+static void test_the_second_alarm_ends_it(void **state)
+{
+    struct record record;
+    int pipe;
+    pid_t pid = child_start(alarm_twice, NULL, &pipe);
+
+    (void)state;
+    assert_true(next_record(pipe, &record));
+    assert_int_equal(record.run, SIGALRM);
+    assert_in_range(record.rows_done, CHILD_GRACE - 1, CHILD_GRACE);
+    assert_int_equal(wait_for(pid), W_EXITCODE(STATUS_INTERRUPTED, 0));
+    close(pipe);
+}
+
 struct shared {
     volatile pid_t pid;
     volatile int stopped;
@@ -275,13 +331,12 @@ static int tell_descriptors(const void *argument, struct reporter *reporter)
     return STATUS_DONE;
 }
 
-static void test_descriptors_are_closed(void **state)
+static void check_descriptors(void)
 {
     int fds[4], pair[2], pipe;
     struct record record;
     pid_t pid;
 
-    (void)state;
     fds[0] = open("/dev/null", O_RDONLY);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     fds[1] = pair[0];
@@ -296,6 +351,37 @@ static void test_descriptors_are_closed(void **state)
         close(fds[i]);
     close(pair[1]);
     close(pipe);
+}
+
+static void test_descriptors_are_closed(void **state)
+{
+    (void)state;
+    check_descriptors();
+}
+
+/* As in a container whose filter does not know it, or on an old kernel. */
+static void forbid_close_range(int error)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_close_range, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = ELEMENTS(filter), .filter = filter};
+
+    assert_int_equal(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    assert_int_equal(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    assert_int_equal(close_range(900, 901, 0), -1);
+    assert_int_equal(errno, error);
+}
+
+/* Last, since a filter stays. */
+static void test_descriptors_are_closed_without_close_range(void **state)
+{
+    (void)state;
+    forbid_close_range(EPERM);
+    check_descriptors();
 }
 
 /* ---- Sentences ---- */
@@ -330,9 +416,12 @@ int main(void)
         cmocka_unit_test(test_closed_pipe_does_not_kill),
         cmocka_unit_test(test_no_stop_is_lost),
         cmocka_unit_test(test_signals_are_as_in_a_fresh_process),
+        cmocka_unit_test(test_a_rest_is_not_slept_over),
+        cmocka_unit_test(test_the_second_alarm_ends_it),
         cmocka_unit_test(test_parent_death_stops_the_child),
         cmocka_unit_test(test_descriptors_are_closed),
         cmocka_unit_test(test_sentences),
+        cmocka_unit_test(test_descriptors_are_closed_without_close_range),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
