@@ -271,16 +271,22 @@ static bool has_post(const struct scheduler *scheduler, const char *name)
 
 /* ---- The configuration ---- */
 
-/* Puts a configuration in force and frees the one before; NULL at start-up. Returns 0 or a negative errno. */
+/*
+ * Puts a configuration in force and frees the one before; NULL at start-up. Returns 0 or a negative errno: then some jobs
+ * have no post, and the loop must end.
+ */
 static int use(struct scheduler *scheduler, struct configuration *before)
 {
     const struct configuration *configuration = scheduler->configuration;
-    int r;
+    int r = 0;
 
-    for (size_t i = 0; i < configuration->job_count; i++)
-        if (!has_post(scheduler, configuration->jobs[i].name) &&
-            (r = add_post(scheduler, configuration->jobs[i].name)) < 0)
-            return r;
+    for (size_t i = 0; i < configuration->job_count && r >= 0; i++)
+        if (!has_post(scheduler, configuration->jobs[i].name))
+            r = add_post(scheduler, configuration->jobs[i].name);
+    if (r < 0) {
+        configuration_free(before);
+        return r;
+    }
     for (struct post *post = scheduler->posts; post != NULL; post = post->next) {
         const struct job *job = configuration_job(configuration, post->worker.name);
 
@@ -314,8 +320,9 @@ static int on_reload(sd_event_source *source, const struct signalfd_siginfo *inf
     } else {
         int r = use(scheduler, before);
 
+        /* An error that a callback returns only turns this source off: the daemon would go on, and be deaf to reloads. */
         if (r < 0)
-            return r;
+            return sd_event_exit(scheduler->loop, r);
         log_say(LOG_NOTICE, "reloaded %s: %zu job%s", scheduler->configuration->path, scheduler->configuration->job_count,
                 scheduler->configuration->job_count == 1 ? "" : "s");
     }

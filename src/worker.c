@@ -180,6 +180,8 @@ void worker_ended(struct worker *worker, int wait_status)
         worker->agenda.halted = true;
     } else {
         agenda_failed(&worker->agenda, worker->due, now);
+        if (worker->asked && status == STATUS_INTERRUPTED) /* by us: it was not recalled */
+            mem_replace(&sentence, mem_print("exited with status %d: interrupted because max_runtime was over", status));
         log_job(LOG_WARNING, worker->name, "the child %s; next attempt in %s", sentence,
                 duration_format(worker->agenda.delay, text));
     }

@@ -9,7 +9,9 @@
 #define WORKER_GRACE (800 * USEC_PER_MSEC)
 #include "worker.c" /* includes config.h first */
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -19,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <systemd/sd-event.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -63,6 +66,7 @@ static char directory[] = "/tmp/roundsman-test.XXXXXX";
 static char path[64], log_path[64];
 static int notify_socket;
 static pid_t daemon_pid;
+static int timers_left = INT_MAX; /* how many the loop still gives out */
 static char *notes[1000]; /* what came by the socket, and how much of it a test has looked at */
 static int note_count, notes_read;
 
@@ -145,6 +149,17 @@ int run_settle(const void *argument, struct reporter *reporter)
     entry->ended = moment_now();
     entry->open = false;
     return child_stop ? STATUS_INTERRUPTED : step->status;
+}
+
+/* In front of the library's. */
+int sd_event_add_time(sd_event *loop, sd_event_source **ret, clockid_t clock, uint64_t usec, uint64_t accuracy,
+                      sd_event_time_handler_t handler, void *userdata)
+{
+    int (*add)(sd_event *, sd_event_source **, clockid_t, uint64_t, uint64_t, sd_event_time_handler_t, void *) =
+        (int (*)(sd_event *, sd_event_source **, clockid_t, uint64_t, uint64_t, sd_event_time_handler_t, void *))dlsym(
+            RTLD_NEXT, "sd_event_add_time");
+
+    return timers_left-- > 0 ? add(loop, ret, clock, usec, accuracy, handler, userdata) : -ENOMEM;
 }
 
 /* Lines of NAME ENABLED RETRY_DELAY_MS MAX_RUNTIME_MS SCHEDULE; everything else is an error. */
@@ -523,6 +538,7 @@ static void test_max_runtime_warns_then_kills(void **state)
     assert_true(stubborn->open); /* it never came to its end */
     assert_true(entry("stubborn", 1)->began - stubborn->asked >= WORKER_GRACE);
     assert_int_equal(count_in_log("has taken all of max_runtime (600ms): asked to stop"), 2);
+    assert_int_equal(count_in_log("polite: the child exited with status 11: interrupted because max_runtime was over"), 1);
     assert_int_equal(count_in_log("error: stubborn: did not stop within 800ms of SIGTERM: killed"), 1);
     assert_int_equal(count_in_log("polite: did not stop"), 0);
     stop_daemon();
@@ -548,6 +564,20 @@ static void test_reload_with_errors_changes_nothing(void **state)
     kill(daemon_pid, SIGHUP);
     wait_notification("STATUS=1 job; ");
     stop_daemon();
+}
+
+static void test_a_reload_that_cannot_be_applied_ends_the_daemon(void **state)
+{
+    (void)state;
+    SCRIPT(0, "a", {0});
+    timers_left = 3; /* two a job */
+    start_daemon("a 1 100 0 " YEARLY);
+    timers_left = INT_MAX;
+    wait_notification("READY=1");
+    write_configuration("a 1 100 0 " YEARLY "b 1 100 0 " YEARLY);
+    kill(daemon_pid, SIGHUP);
+    assert_int_equal(join_daemon(), W_EXITCODE(STATUS_FAILED, 0));
+    assert_int_equal(count_in_log("the event loop failed: Cannot allocate memory"), 1);
 }
 
 static void test_reload_changes_jobs(void **state)
@@ -702,6 +732,7 @@ int main(void)
         TEST(test_leftovers_are_retried),
         TEST(test_max_runtime_warns_then_kills),
         TEST(test_reload_with_errors_changes_nothing),
+        TEST(test_a_reload_that_cannot_be_applied_ends_the_daemon),
         TEST(test_reload_changes_jobs),
         TEST(test_reload_replaces_a_standby),
         TEST(test_stop_waits_for_the_batch),
