@@ -470,10 +470,10 @@ int ledger_abandon(const struct ledger *ledger, int64_t run, int attempt, const 
 {
     return WRITE(ledger,
                  "WITH run AS ("
-                 " UPDATE ledger.run SET attempt = attempt + 1, state = 'abandoned', error = $3,"
+                 " UPDATE ledger.run SET attempt = attempt + (state = 'partial')::integer, state = 'abandoned', error = $3,"
                  " finished_at = clock_timestamp(), reported_at = clock_timestamp()," SUMS
                  " WHERE id = $1::bigint AND attempt = $2::integer"
-                 " AND state IN ('running', 'failed', 'interrupted', 'partial') RETURNING id, attempt),"
+                 " AND state IN ('running', 'partial') RETURNING id, attempt),"
                  " lanes AS (UPDATE ledger.lane l SET attempt = run.attempt FROM run WHERE l.run_id = run.id)"
                  " SELECT 1 FROM run",
                  NUMBER(run), NUMBER(attempt), reason);

@@ -125,6 +125,7 @@ int ledger_stop_run(const struct ledger *, int64_t run, int attempt, const char 
 int ledger_finish_run(const struct ledger *, int64_t run, int attempt, struct ledger_run *ret);
 
 int ledger_reported(const struct ledger *, int64_t run);
+/* Gives up a run that was taken up for it, or a partial one, whose attempt this raises, so that no retry is in its way. */
 int ledger_abandon(const struct ledger *, int64_t run, int attempt, const char *reason);
 
 /* Deletes what is finished for longer than `keep`, and remembers of which times. */

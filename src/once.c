@@ -337,13 +337,22 @@ static int abandon(struct books *books, const char *job, struct ledger_run *run)
     }
     if (r < 0)
         return r;
-    reason = mem_print("given up by the operator when it was %s: %lld rows were changed, %lld left over", state,
-                       (long long)run->rows_done, (long long)run->leftovers);
+    reason = mem_print("given up by the operator when it was %s: %lld %s changed, %lld left over", state, (long long)run->rows_done,
+                       run->rows_done == 1 ? "row was" : "rows were", (long long)run->leftovers);
     r = ledger_abandon(&books->ledger, id, run->attempt, reason);
     if (r == 0)
-        printf("%s: run %lld is abandoned: %lld rows were changed and stay so, the rest is not done\n", job,
-               (long long)id, (long long)run->rows_done);
+        printf("%s: run %lld is abandoned: %lld %s changed and stay%s so, the rest is not done\n", job, (long long)id,
+               (long long)run->rows_done, run->rows_done == 1 ? "row was" : "rows were", run->rows_done == 1 ? "s" : "");
     return r;
+}
+
+static int nothing_there(int64_t run)
+{
+    if (run != 0)
+        log_say(LOG_ERR, "there is no run %lld of this job", (long long)run);
+    else
+        log_say(LOG_NOTICE, "nothing to do: no run is unfinished");
+    return run != 0 ? STATUS_FAILED : STATUS_DONE;
 }
 
 static int give_up(struct books *books, const char *name, int64_t id)
@@ -358,11 +367,7 @@ static int give_up(struct books *books, const char *name, int64_t id)
     }
     if (r == -ENOENT || (r == 0 && id != 0 && job != books->row.id)) {
         ledger_run_free(&run);
-        if (id != 0)
-            log_say(LOG_ERR, "there is no run %lld of this job", (long long)id);
-        else
-            log_say(LOG_NOTICE, "nothing to do: no run is unfinished");
-        return id != 0 ? STATUS_FAILED : STATUS_DONE;
+        return nothing_there(id);
     }
     if (r == 0 && (strcmp(run.state, "done") == 0 || strcmp(run.state, "abandoned") == 0))
         log_say(LOG_NOTICE, "nothing to do: run %lld is %s", (long long)run.id, run.state);
@@ -370,6 +375,15 @@ static int give_up(struct books *books, const char *name, int64_t id)
         r = abandon(books, name, &run);
     ledger_run_free(&run);
     return r < 0 ? books_failed(books, r, "abandoning the run"), STATUS_FAILED : STATUS_DONE;
+}
+
+static int refuse_unknown(const struct configuration *configuration, const char *job)
+{
+    const char *nearest = configuration_nearest_job(configuration, job);
+
+    log_say(LOG_ERR, "neither the ledger nor %s has such a job%s%s%s", configuration->path, nearest != NULL ? "; did you mean \"" : "",
+            nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "");
+    return STATUS_USAGE;
 }
 
 int run_abandon(const struct configuration *configuration, const char *job, int64_t run)
@@ -381,15 +395,15 @@ int run_abandon(const struct configuration *configuration, const char *job, int6
     r = books_open(&books, false);
     if (r == 0) {
         r = ledger_find_job(&books.ledger, job, &books.row);
-        if (r == -ENOENT) {
-            log_say(LOG_ERR, "the ledger knows no such job");
-            status = STATUS_USAGE;
-        } else if (r < 0) {
+        if (r == 0)
+            r = lock_at_once(&books);
+        else if (r != -ENOENT)
             books_failed(&books, r, "reading the job's row in the ledger");
-        }
+        else if (configuration_job(configuration, job) != NULL) /* nothing has run it yet */
+            status = nothing_there(run);
+        else
+            status = refuse_unknown(configuration, job);
     }
-    if (r == 0)
-        r = lock_at_once(&books);
     if (r == 1) {
         status = give_up(&books, job, run);
     } else if (r == 0) {

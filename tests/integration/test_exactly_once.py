@@ -937,6 +937,11 @@ def test_abandon(shop):
     """What was committed stays, the rest is not done, and the next occurrence is."""
     grow(shop)
     configure(shop)
+    result = shop.roundsman("--abandon", "daily-points")  # which no daemon has seen yet
+    assert result.status == 0 and "nothing to do: no run is unfinished" in result.err, result
+    assert shop.roundsman("--abandon", "daily-points", "-n", 1).status == 1
+    result = shop.roundsman("--abandon", "daily-point")
+    assert result.status == 2 and 'has such a job; did you mean "daily-points"?' in result.err, result
     owe(shop, days=2)
     before = shop.books()
     with hold_row(shop, "points") as hold, shop.start("--run-once", "daily-points") as process:
@@ -951,7 +956,7 @@ def test_abandon(shop):
     assert shop.roundsman("--abandon", "daily-points", "-n", run["id"] + 1).status == 1
     assert shop.roundsman("--abandon", "daily-points").status == 0
     check_books(shop, partly)
-    abandoned = only_run(shop, "abandoned", len(changed))
+    abandoned = only_run(shop, "abandoned", len(changed), attempt=2)
     assert "given up" in abandoned["error"] and abandoned["finished_at"]
     assert shop.roundsman("--abandon", "daily-points").status == 0
     assert only_run(shop, "abandoned") == abandoned
