@@ -518,9 +518,9 @@ int ledger_leftovers(const struct ledger *ledger, int job, int64_t run, const ch
                 " o.next_attempt FROM ledger.leftover o JOIN ledger.run r ON r.id = o.run_id"
                 " WHERE CASE WHEN $2::bigint = 0 THEN r.job_id = $1::integer AND r.state = 'partial'"
                 " AND o.next_attempt <= clock_timestamp()"
-                " ELSE r.id = $2::bigint AND ($3::text IS NULL OR o.key > $3::text) END"
-                " ORDER BY CASE WHEN $2::bigint = 0 THEN o.next_attempt END, o.key LIMIT $4::integer) AS page"
-                " ORDER BY run_id, CASE WHEN $2::bigint = 0 THEN next_attempt END, key",
+                " ELSE r.id = $2::bigint AND ($3::text IS NULL OR (length(o.key), o.key) > (length($3::text), $3::text)) END"
+                " ORDER BY CASE WHEN $2::bigint = 0 THEN o.next_attempt END, length(o.key), o.key LIMIT $4::integer) AS page"
+                " ORDER BY run_id, CASE WHEN $2::bigint = 0 THEN next_attempt END, length(key), key",
                 NUMBER(job), NUMBER(run), after, NUMBER(most));
 
     if (r < 0)

@@ -143,7 +143,7 @@ struct ledger_leftover {
 void ledger_leftovers_free(struct ledger_leftover *, size_t count);
 
 /*
- * At most `most` leftovers: of the run, in the order of their keys' text after `after` (NULL: from the first); or (run 0)
+ * At most `most` leftovers: of the run, in the order of their keys' length and text after `after` (NULL: from the first); or (run 0)
  * of all partial runs of the job, those whose next attempt is due, the longest due first.
  */
 int ledger_leftovers(const struct ledger *, int job, int64_t run, const char *after, int most,
