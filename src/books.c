@@ -159,6 +159,19 @@ bool books_agree(const struct books *books)
            books->row.enabled == books->job->enabled && strcmp(books->row.kind, books->job->kind->name) == 0;
 }
 
+char *books_difference(const struct books *books)
+{
+    const struct ledger_job *row = &books->row;
+    const struct job *job = books->job;
+    AUTO_TEXT zone = books_zone(job);
+    bool kind = strcmp(row->kind, job->kind->name) != 0;
+
+    return mem_print("the ledger has schedule \"%s\" in %s (%s%s%s), and this process \"%s\" in %s (%s%s%s)", row->schedule,
+                     row->timezone, row->enabled ? "enabled" : "disabled", kind ? ", kind " : "", kind ? row->kind : "",
+                     job->schedule_text, zone, job->enabled ? "enabled" : "disabled", kind ? ", kind " : "",
+                     kind ? job->kind->name : "");
+}
+
 usec_t books_now(const struct books *books)
 {
     usec_t now = moment_now();

@@ -50,8 +50,9 @@ int books_lock(struct books *);
 /* The zone's name as the ledger has it. The caller frees it. */
 char *books_zone(const struct job *);
 
-/* Whether the ledger's schedule, zone and enabled are those of the configuration. */
+/* Whether the ledger's kind, schedule, zone and enabled are those of the configuration, and how they differ, for a message. */
 bool books_agree(const struct books *);
+char *books_difference(const struct books *);
 
 /* The latest instant whose occurrences may be settled now: no clock is past it less than the other. */
 usec_t books_now(const struct books *);

@@ -2,6 +2,7 @@
 #include "run.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "leftovers.h"
 #include "log.h"
@@ -33,6 +34,21 @@ static int lock_or_stand_by(struct books *books)
     return r == 0 ? -EINTR : r < 0 ? r : books_clocks(books, true);
 }
 
+/* Against the row as it was before. */
+static void say_applied(const struct books *books, const char *zone)
+{
+    const struct ledger_job *row = &books->row;
+    const struct job *job = books->job;
+    bool schedule = strcmp(row->schedule, job->schedule_text) != 0 || strcmp(row->timezone, zone) != 0;
+
+    if (strcmp(row->kind, job->kind->name) != 0)
+        log_say(LOG_NOTICE, "the changed kind takes effect: it is %s, and was %s", job->kind->name, row->kind);
+    if (schedule || row->enabled != job->enabled)
+        log_say(LOG_NOTICE, "%s: \"%s\" in %s; nothing from before now is owed",
+                !job->enabled ? "disabled" : schedule ? "the changed schedule takes effect" : "enabled", job->schedule_text,
+                zone);
+}
+
 static int agree(struct books *books, bool apply)
 {
     struct record record = {.type = RECORD_APPLIED};
@@ -42,18 +58,15 @@ static int agree(struct books *books, bool apply)
 
     if (!books_agree(books)) {
         if (!apply) {
-            log_say(LOG_ERR,
-                    "the ledger has schedule \"%s\" in %s (%s), and this process \"%s\" in %s (%s): the file was changed for another "
-                    "daemon only; reload the one whose file is old",
-                    books->row.schedule, books->row.timezone, books->row.enabled ? "enabled" : "disabled", job->schedule_text,
-                    zone, job->enabled ? "enabled" : "disabled");
+            AUTO_TEXT difference = books_difference(books);
+
+            log_say(LOG_ERR, "%s: the file was changed for another daemon only; reload the one whose file is old", difference);
             return -ESTALE;
         }
         r = ledger_apply_job(&books->ledger, books->row.id, job->kind->name, job->schedule_text, zone, job->enabled);
         if (r < 0)
             return books_failed(books, r, "applying the changed schedule");
-        log_say(LOG_NOTICE, "%s: \"%s\" in %s; nothing from before now is owed",
-                job->enabled ? "the changed schedule takes effect" : "disabled", job->schedule_text, zone);
+        say_applied(books, zone);
         r = books_see(books);
         if (r < 0)
             return r;

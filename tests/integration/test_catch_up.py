@@ -168,9 +168,10 @@ def test_what_was_asked_for_by_due_is_not_run_again(shop):
 
 # ---- What the file changes ----
 
-@pytest.mark.parametrize("change", [{"schedule": "0 0 1 * *"}, {"zone": "Asia/Seoul"}, {"enabled": False}],
-                         ids=["schedule", "zone", "enabled"])
-def test_a_change_owes_nothing_from_before_and_takes_effect_with_a_daemon(shop, change):
+@pytest.mark.parametrize("change, said", [({"schedule": "0 0 1 * *"}, "the changed schedule takes effect"),
+                                          ({"zone": "Asia/Seoul"}, "the changed schedule takes effect"),
+                                          ({"enabled": False}, "points: enabled")], ids=["schedule", "zone", "enabled"])
+def test_a_change_owes_nothing_from_before_and_takes_effect_with_a_daemon(shop, change, said):
     today = midnight()
     configure(shop)
     seen(shop, today - 4 * DAY, **change)
@@ -179,7 +180,7 @@ def test_a_change_owes_nothing_from_before_and_takes_effect_with_a_daemon(shop, 
     assert made(shop) == [(None, "manual", "done")] and settled(shop) == today - 4 * DAY
     began = shop.value("SELECT now()")
     log = by_daemon(shop, lambda: settled(shop) >= began)
-    assert 'the changed schedule takes effect: "0 0 * * *" in UTC; nothing from before now is owed' in log
+    assert said + ': "0 0 * * *" in UTC; nothing from before now is owed' in log
     assert len(made(shop)) == 1
     assert shop.sql("SELECT schedule, timezone, enabled FROM roundsman.job") == [(DAILY, "UTC", True)]
 
