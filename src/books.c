@@ -10,12 +10,19 @@
 #include "migration.h"
 #include "sql.h"
 
+int books_fail(const struct books *books, int error, char **ret_error, const char *doing)
+{
+    return mem_fail(error, ret_error, "%s: %s", doing,
+                    error == -ESTALE ? "another process changed the ledger meanwhile; the next attempt reads it again"
+                                     : db_error(books->db)->message);
+}
+
 int books_failed(const struct books *books, int error, const char *doing)
 {
-    if (error == -ESTALE)
-        log_say(LOG_ERR, "%s: another process changed the ledger meanwhile; the next attempt reads it again", doing);
-    else
-        log_say(LOG_ERR, "%s: %s", doing, db_error(books->db)->message);
+    AUTO_TEXT text = NULL;
+
+    books_fail(books, error, &text, doing);
+    log_say(LOG_ERR, "%s", text);
     return error;
 }
 
@@ -179,18 +186,16 @@ usec_t books_now(const struct books *books)
     return books->behind > 0 ? now - books->behind : now;
 }
 
-int books_task(struct books *books, int64_t run, struct task *ret)
+int books_task(struct books *books, int64_t run, struct task *ret, char **ret_error)
 {
     AUTO_ROWS rows = NULL;
     AUTO_TEXT error = NULL;
     int r = ledger_params(&books->ledger, run, &rows);
 
     if (r < 0)
-        return books_failed(books, r, "reading the run's parameters");
+        return books_fail(books, r, ret_error, "reading the run's parameters");
     r = frozen_read(rows, ret, &error);
-    if (r < 0)
-        log_say(LOG_ERR, "the parameters of run %lld cannot be used: %s", (long long)run, error);
-    return r;
+    return r < 0 ? mem_fail(r, ret_error, "the parameters of run %lld cannot be used: %s", (long long)run, error) : 0;
 }
 
 /* What identifies a work to the engine's statements. */

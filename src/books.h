@@ -57,11 +57,12 @@ char *books_difference(const struct books *);
 /* The latest instant whose occurrences may be settled now: no clock is past it less than the other. */
 usec_t books_now(const struct books *);
 
-/* Logs what the session's last failed statement met; returns `error` (a negative errno). */
+/* What the session's last failed statement met; sets *ret_error to it or logs it. Both return `error` (a negative errno). */
+int books_fail(const struct books *, int error, char **ret_error, const char *doing);
 int books_failed(const struct books *, int error, const char *doing);
 
-/* A run's task, out of its frozen parameters. Returns 0 or a negative errno (logged); the caller frees it. */
-int books_task(struct books *, int64_t run, struct task *ret);
+/* A run's task, out of its frozen parameters. Returns 0, or a negative errno and *ret_error; the caller frees either. */
+int books_task(struct books *, int64_t run, struct task *ret, char **ret_error);
 
 /* What names a run to the engine's statements, and how fast it goes. */
 void books_name_work(struct work *, const struct books *, const struct task *, int64_t run, int attempt);

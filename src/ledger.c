@@ -429,7 +429,7 @@ int ledger_stop_run(const struct ledger *ledger, int64_t run, int attempt, const
 {
     return WRITE(ledger,
                  "UPDATE ledger.run SET state = $3, error = $4, finished_at = NULL," SUMS
-                 " WHERE id = $1::bigint AND attempt = $2::integer AND state = 'running' RETURNING 1",
+                 " WHERE id = $1::bigint AND attempt = $2::integer AND state IN ('running', 'failed', 'interrupted') RETURNING 1",
                  NUMBER(run), NUMBER(attempt), state, error);
 }
 

@@ -118,7 +118,10 @@ int ledger_lanes(const struct ledger *, int64_t run, struct ledger_lane **ret, s
 /* The frozen parameters, flattened: rows of (path, element number or NULL, text), ordered. */
 int ledger_params(const struct ledger *, int64_t run, struct rows **ret);
 
-/* Ends an attempt: `state` is "interrupted" or "failed". */
+/*
+ * Ends an attempt, or one that could not be begun (then `attempt` is the last one): `state` is "interrupted" or "failed". It
+ * says how an unfinished run is, no more: lanes and their gate stay as they are, and the next attempt takes it up.
+ */
 int ledger_stop_run(const struct ledger *, int64_t run, int attempt, const char *state, const char *error);
 
 /* All lanes are at their ends: done, or partial when there are leftovers. Sets *ret to what it is now. */
@@ -143,8 +146,8 @@ struct ledger_leftover {
 void ledger_leftovers_free(struct ledger_leftover *, size_t count);
 
 /*
- * At most `most` leftovers: of the run, in the order of their keys' length and text after `after` (NULL: from the first); or (run 0)
- * of all partial runs of the job, those whose next attempt is due, the longest due first.
+ * At most `most` leftovers: of the run, in the order of their keys' length and text, after `after` (NULL: from the first);
+ * or (run 0) of all partial runs of the job, those whose next attempt is due, the longest due first.
  */
 int ledger_leftovers(const struct ledger *, int job, int64_t run, const char *after, int most,
                      struct ledger_leftover **ret, size_t *ret_count);

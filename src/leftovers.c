@@ -76,9 +76,12 @@ static int retry_list(struct books *books, const struct task *task, const struct
 static int retry_run(struct books *books, const struct ledger_leftover *list, size_t count)
 {
     struct task task = {0};
-    int r = books_task(books, list[0].run, &task);
+    AUTO_TEXT error = NULL;
+    int r = books_task(books, list[0].run, &task, &error);
 
-    if (r == 0)
+    if (r < 0)
+        log_say(LOG_ERR, "%s", error);
+    else
         r = retry_list(books, &task, list, count);
     task_free(&task);
     return r < 0 ? r : 0;
@@ -102,7 +105,7 @@ static int close_settled(struct books *books)
         if (r < 0)
             books_failed(books, r, "closing a run whose leftovers are settled");
         else
-            outcome_report(books, &run, "its last leftover is settled: ");
+            outcome_report(books, &run, "", "its last leftover is settled");
         ledger_run_free(&run);
         log_about(books->job->name, MOMENT_NONE, 0);
         if (r < 0)

@@ -24,39 +24,55 @@ static int refuse_beside(const struct books *books, const struct ledger_run *run
     log_say(LOG_ERR, "%s is refused while run %lld (%s, %s) is unfinished: finish it with roundsman --run-once %s, or give it up with "
                      "roundsman --abandon %s -n %lld",
             what, (long long)run->id, due_text(run, text), run->state, books->job->name, books->job->name, (long long)run->id);
-    return STATUS_FAILED;
+    return STATUS_USAGE;
 }
 
-static int resume(struct books *books, const struct ledger_run *run)
+/* A disabled job's tables may be under somebody's hands: nothing is begun, resumed or retried, not even by hand. */
+static int refuse_disabled(const struct ledger_run *run)
 {
     char text[MOMENT_TEXT_MAX];
 
-    if (!books->job->enabled) {
-        log_say(LOG_ERR, "run %lld (%s) is unfinished, and is not resumed while the job is disabled (enabled = false)",
-                (long long)run->id, due_text(run, text));
-        return STATUS_FAILED;
-    }
-    log_say(LOG_NOTICE, "finishing run %lld (%s, %s)", (long long)run->id, due_text(run, text), run->state);
-    return round_resume(books, run);
+    if (run == NULL)
+        log_say(LOG_ERR, "no run is made while the job is disabled (enabled = false)");
+    else
+        log_say(LOG_ERR, "run %lld (%s) is %s, and is not resumed while the job is disabled (enabled = false)",
+                (long long)run->id, due_text(run, text), strcmp(run->state, "partial") == 0 ? "partial" : "unfinished");
+    return STATUS_FAILED;
+}
+
+static int resume(struct books *books, const struct request *request, const struct ledger_run *run)
+{
+    char text[MOMENT_TEXT_MAX];
+
+    if (!books->job->enabled)
+        return refuse_disabled(run);
+    log_say(LOG_NOTICE, "%s run %lld (%s, %s)", request->dry_run ? "dry run: would finish" : "finishing", (long long)run->id,
+            due_text(run, text), run->state);
+    return request->dry_run ? round_preview_resume(books, run) : round_resume(books, run);
 }
 
 /* Retries all leftovers of a run now, whenever they are due, and says how it stands after that. */
-static int retry_now(struct books *books, const struct ledger_run *run)
+static int retry_now(struct books *books, const struct request *request, const struct ledger_run *run)
 {
     struct ledger_run after = {0};
     char text[MOMENT_TEXT_MAX];
     int status;
 
-    log_say(LOG_NOTICE, "run %lld (%s) has %lld rows left over: retrying them, and nothing else (roundsman --abandon %s -n %lld "
-                        "gives them up)",
-            (long long)run->id, due_text(run, text), (long long)run->leftovers, books->job->name, (long long)run->id);
+    if (!books->job->enabled)
+        return refuse_disabled(run);
+    log_say(LOG_NOTICE, "%s the %lld row%s that run %lld (%s) left over, and nothing else (for an extra run, give the rest up "
+                        "first with roundsman --abandon %s -n %lld, or ask for one with --only or --set)",
+            request->dry_run ? "dry run: would retry" : "retrying", (long long)run->leftovers, run->leftovers == 1 ? "" : "s",
+            (long long)run->id, due_text(run, text), books->job->name, (long long)run->id);
+    if (request->dry_run)
+        return outcome_so_far(books, run, 0), STATUS_DONE;
     status = leftovers_retry(books, run->id);
     if (status != STATUS_DONE)
         return status;
     if (ledger_find_run(&books->ledger, run->id, NULL, &after) < 0)
         return STATUS_FAILED;
     if (after.leftovers > 0)
-        status = outcome_report(books, &after, "still ");
+        status = outcome_report(books, &after, "still ", NULL);
     ledger_run_free(&after);
     return status;
 }
@@ -64,20 +80,56 @@ static int retry_now(struct books *books, const struct ledger_run *run)
 static int extra_run(struct books *books, const struct request *request, const char *asked)
 {
     struct task task = task_of_job(books->configuration, books->job, request->only);
+    int status = books->job->enabled ? round_verify(books, &task) : refuse_disabled(NULL);
 
-    if (request->dry_run) {
+    if (status == STATUS_DONE && asked != NULL && !request->dry_run)
+        status = leftovers_retry(books, 0);
+    if (status == STATUS_DONE && request->dry_run) {
         log_say(LOG_NOTICE, "dry run: would make an extra run");
-        return round_preview(books, &task);
+        status = round_preview(books, &task);
+    } else if (status == STATUS_DONE) {
+        log_say(LOG_NOTICE, "making an extra run");
+        status = round_start(books, &task, &(struct round_start){.due = MOMENT_NONE, .trigger = "manual", .request = asked});
     }
-    log_say(LOG_NOTICE, "making an extra run");
-    return round_start(books, &task, &(struct round_start){.due = MOMENT_NONE, .trigger = "manual", .request = asked});
+    task_free(&task);
+    return status;
 }
 
-/* --due: that occurrence, and nothing else. */
+/* ---- --due: that occurrence, and nothing else ---- */
+
+static int settle_with_run(struct books *books, const struct request *request, const struct ledger_run *run)
+{
+    char due[MOMENT_TEXT_MAX];
+
+    if (strcmp(run->state, "partial") == 0)
+        return retry_now(books, request, run);
+    if (strcmp(run->state, "done") != 0 && strcmp(run->state, "abandoned") != 0)
+        return resume(books, request, run);
+    log_say(LOG_NOTICE, "nothing to do: %s is settled already, by run %lld (%s)", moment_format(run->due, due),
+            (long long)run->id, run->state);
+    return STATUS_DONE;
+}
+
+static int settle_with_new_run(struct books *books, const struct request *request)
+{
+    struct task task = task_of_job(books->configuration, books->job, NULL);
+    char due[MOMENT_TEXT_MAX];
+    int status = books->job->enabled ? round_verify(books, &task) : refuse_disabled(NULL);
+
+    if (status == STATUS_DONE && request->dry_run) {
+        log_say(LOG_NOTICE, "dry run: would settle the occurrence %s", moment_format(request->due, due));
+        status = round_preview(books, &task);
+    } else if (status == STATUS_DONE) {
+        log_say(LOG_NOTICE, "settling the occurrence %s", moment_format(request->due, due));
+        status = round_start(books, &task, &(struct round_start){.due = request->due, .trigger = "catch_up"});
+    }
+    task_free(&task);
+    return status;
+}
+
 static int settle_due(struct books *books, const struct request *request)
 {
     struct ledger_run run = {0};
-    struct task task;
     char due[MOMENT_TEXT_MAX], from[MOMENT_TEXT_MAX], through[MOMENT_TEXT_MAX];
     int status, r;
 
@@ -88,15 +140,7 @@ static int settle_due(struct books *books, const struct request *request)
     }
     r = ledger_find_due(&books->ledger, books->row.id, request->due, &run);
     if (r == 0) {
-        if (strcmp(run.state, "done") == 0 || strcmp(run.state, "abandoned") == 0) {
-            log_say(LOG_NOTICE, "nothing to do: %s is settled already, by run %lld (%s)", due, (long long)run.id, run.state);
-            status = STATUS_DONE;
-        } else if (request->dry_run) {
-            log_say(LOG_NOTICE, "dry run: would finish run %lld (%s)", (long long)run.id, run.state);
-            status = STATUS_DONE;
-        } else {
-            status = strcmp(run.state, "partial") == 0 ? retry_now(books, &run) : resume(books, &run);
-        }
+        status = settle_with_run(books, request, &run);
         ledger_run_free(&run);
         return status;
     }
@@ -116,13 +160,20 @@ static int settle_due(struct books *books, const struct request *request)
     }
     if (r != -ENOENT)
         return books_failed(books, r, "looking for unfinished runs"), STATUS_FAILED;
-    task = task_of_job(books->configuration, books->job, NULL);
-    if (request->dry_run) {
-        log_say(LOG_NOTICE, "dry run: would settle the occurrence %s", due);
-        return round_preview(books, &task);
-    }
-    log_say(LOG_NOTICE, "settling the occurrence %s", due);
-    return round_start(books, &task, &(struct round_start){.due = request->due, .trigger = "catch_up"});
+    return settle_with_new_run(books, request);
+}
+
+/* ---- The first that applies ---- */
+
+/* A manual run that was finished and not reported, or that has leftovers. */
+static int close_run(struct books *books, const struct request *request, const struct ledger_run *run)
+{
+    if (strcmp(run->state, "partial") == 0)
+        return retry_now(books, request, run);
+    if (!request->dry_run)
+        return outcome_report(books, run, "", "it was finished earlier and not reported; no new run is made");
+    log_say(LOG_NOTICE, "dry run: would report run %lld (%s), and make no new one", (long long)run->id, run->state);
+    return STATUS_DONE;
 }
 
 /*
@@ -132,19 +183,14 @@ static int settle_due(struct books *books, const struct request *request)
 static int earlier_run(struct books *books, const struct request *request, const char *asked)
 {
     struct ledger_run run = {0};
-    int status = -ENOENT, r;
+    int status, r;
 
     r = ledger_unfinished(&books->ledger, books->row.id, true, asked, &run);
     if (r == 0) {
-        if (asked != NULL && !(run.due == MOMENT_NONE && run.same_request)) {
+        if (asked != NULL && !(run.due == MOMENT_NONE && run.same_request))
             status = refuse_beside(books, &run, request->only != NULL ? "--only" : "--set");
-        } else if (request->dry_run) {
-            log_say(LOG_NOTICE, "dry run: would finish run %lld (%s), which has changed %lld rows so far", (long long)run.id,
-                    run.state, (long long)run.rows_done);
-            status = STATUS_DONE;
-        } else {
-            status = resume(books, &run);
-        }
+        else
+            status = resume(books, request, &run);
         ledger_run_free(&run);
         return status;
     }
@@ -155,14 +201,9 @@ static int earlier_run(struct books *books, const struct request *request, const
         return -ENOENT;
     if (r < 0)
         return books_failed(books, r, "looking for runs that were not reported"), STATUS_FAILED;
-    if (request->dry_run)
-        log_say(LOG_NOTICE, "dry run: would report run %lld (%s), and make no new one", (long long)run.id, run.state);
-    else if (strcmp(run.state, "partial") == 0)
-        status = retry_now(books, &run);
-    else
-        status = outcome_report(books, &run, "finished earlier, and its outcome was not reported; no new run is made: ");
+    status = close_run(books, request, &run);
     ledger_run_free(&run);
-    return request->dry_run ? STATUS_DONE : status;
+    return status;
 }
 
 static void say_owed(const struct books *books, const struct owed *owed, const char *doing)
@@ -179,38 +220,45 @@ static void say_owed(const struct books *books, const struct owed *owed, const c
                 moment_format(owed->last, last), (long long)owed->count);
 }
 
+/* What settling them would change, that is, the first one of them. */
+static int preview_owed(struct books *books, const struct owed *owed)
+{
+    struct task task = task_of_job(books->configuration, books->job, NULL);
+    int status = round_verify(books, &task);
+
+    if (status == STATUS_DONE) {
+        say_owed(books, owed, "dry run: would settle");
+        status = round_preview(books, &task);
+    }
+    task_free(&task);
+    return status;
+}
+
 /* The occurrences that are owed. -ENOENT: none are. */
 static int owed_runs(struct books *books, const struct request *request)
 {
+    usec_t until = books_now(books); /* what falls due after this was not announced */
     struct owed owed;
     int status;
-    struct task task;
 
-    if (!books->job->enabled)
-        return -ENOENT;
     if (!books_agree(books)) {
-        log_say(LOG_WARNING, "the ledger has schedule \"%s\" in %s, and the file \"%s\": a changed schedule takes effect when a daemon "
-                             "starts or reloads with it, and until then nothing of it is owed",
-                books->row.schedule, books->row.timezone, books->job->schedule_text);
+        AUTO_TEXT difference = books_difference(books);
+
+        log_say(LOG_WARNING, "%s: what was changed takes effect when a daemon starts or reloads with it, and until then nothing "
+                             "of it is owed",
+                difference);
         return -ENOENT;
     }
-    owed = owed_find(books, books_now(books));
+    owed = owed_find(books, until);
     if (owed.count == 0 && owed.too_old == 0)
         return -ENOENT;
-    if (request->dry_run) {
-        if (owed.count == 0 || books->job->catch_up == CATCH_UP_NONE)
-            return -ENOENT;
-        say_owed(books, &owed, "dry run: would settle");
-        task = task_of_job(books->configuration, books->job, NULL);
-        return round_preview(books, &task);
-    }
     if (owed.count == 0 || books->job->catch_up == CATCH_UP_NONE)
-        return owed_skip(books, &owed, MOMENT_NONE) < 0 ? STATUS_FAILED : -ENOENT;
+        return request->dry_run || owed_skip(books, &owed, MOMENT_NONE) == 0 ? -ENOENT : STATUS_FAILED;
+    if (request->dry_run)
+        return preview_owed(books, &owed);
     say_owed(books, &owed, "settling");
     status = leftovers_retry(books, 0);
-    if (status != STATUS_DONE)
-        return status;
-    return owed_settle(books, books_now(books), MOMENT_NONE);
+    return status == STATUS_DONE ? owed_settle(books, until, MOMENT_NONE) : status;
 }
 
 /*
@@ -220,17 +268,13 @@ static int owed_runs(struct books *books, const struct request *request)
 static int left_over_run(struct books *books, const struct request *request)
 {
     struct ledger_run run = {0};
-    int status = STATUS_DONE, r = ledger_first_partial(&books->ledger, books->row.id, false, &run);
+    int status, r = ledger_first_partial(&books->ledger, books->row.id, false, &run);
 
     if (r == -ENOENT)
         return r;
     if (r < 0)
         return books_failed(books, r, "looking for runs with leftovers"), STATUS_FAILED;
-    if (request->dry_run)
-        log_say(LOG_NOTICE, "dry run: would retry the %lld rows that run %lld left over, and nothing else",
-                (long long)run.leftovers, (long long)run.id);
-    else
-        status = retry_now(books, &run);
+    status = retry_now(books, request, &run);
     ledger_run_free(&run);
     return status;
 }
@@ -243,12 +287,10 @@ static int first_that_applies(struct books *books, const struct request *request
     if (request->due != MOMENT_NONE)
         return settle_due(books, request);
     status = earlier_run(books, request, asked);
-    if (status == -ENOENT && asked == NULL)
+    if (status == -ENOENT && asked == NULL && books->job->enabled)
         status = owed_runs(books, request);
     if (status == -ENOENT && asked == NULL)
         status = left_over_run(books, request);
-    if (status == -ENOENT && asked != NULL && !request->dry_run && (status = leftovers_retry(books, 0)) == STATUS_DONE)
-        status = -ENOENT;
     return status != -ENOENT ? status : extra_run(books, request, asked);
 }
 
@@ -267,20 +309,29 @@ static int lock_at_once(struct books *books)
     return r;
 }
 
+/*
+ * Nothing is written, not even the job's row, and nothing is locked. Each statement is a READ ONLY transaction of its own, so
+ * that one that fails, as the examination's may, tells what is the matter and leaves the next one alone.
+ */
+static int rehearse(struct books *books, const struct request *request)
+{
+    int r = db_script(books->db, "SET default_transaction_read_only = on");
+
+    if (r == 0)
+        r = ledger_find_job(&books->ledger, books->job->name, &books->row);
+    if (r == 0)
+        return owed_verify(books) < 0 ? STATUS_FAILED : first_that_applies(books, request);
+    if (r != -ENOENT)
+        return books_failed(books, r, "reading the job's row in the ledger"), STATUS_FAILED;
+    /* Never seen: no run is there, and nothing is owed. */
+    books->row = (struct ledger_job){.pruned_from = MOMENT_NONE, .pruned_through = MOMENT_NONE};
+    return request->due != MOMENT_NONE ? settle_due(books, request) : extra_run(books, request, NULL);
+}
+
 static int once(struct books *books, const struct request *request)
 {
-    if (request->dry_run) {
-        /* Nothing is written, not even the job's row: the ledger's row may be missing, and nothing is locked. */
-        int r = db_script(books->db, "BEGIN READ ONLY");
-
-        if (r == 0)
-            r = ledger_find_job(&books->ledger, books->job->name, &books->row);
-        if (r < 0 && r != -ENOENT)
-            return books_failed(books, r, "reading the job's row in the ledger"), STATUS_FAILED;
-        if (r == -ENOENT)
-            return extra_run(books, request, NULL);
-        return first_that_applies(books, request);
-    }
+    if (request->dry_run)
+        return rehearse(books, request);
     if (books_see(books) < 0)
         return STATUS_FAILED;
     switch (lock_at_once(books)) {
@@ -337,8 +388,8 @@ static int abandon(struct books *books, const char *job, struct ledger_run *run)
     }
     if (r < 0)
         return r;
-    reason = mem_print("given up by the operator when it was %s: %lld %s changed, %lld left over", state, (long long)run->rows_done,
-                       run->rows_done == 1 ? "row was" : "rows were", (long long)run->leftovers);
+    reason = mem_print("given up by the operator when it was %s: %lld %s changed, %lld left over", state,
+                       (long long)run->rows_done, run->rows_done == 1 ? "row was" : "rows were", (long long)run->leftovers);
     r = ledger_abandon(&books->ledger, id, run->attempt, reason);
     if (r == 0)
         printf("%s: run %lld is abandoned: %lld %s changed and stay%s so, the rest is not done\n", job, (long long)id,
@@ -381,8 +432,8 @@ static int refuse_unknown(const struct configuration *configuration, const char 
 {
     const char *nearest = configuration_nearest_job(configuration, job);
 
-    log_say(LOG_ERR, "neither the ledger nor %s has such a job%s%s%s", configuration->path, nearest != NULL ? "; did you mean \"" : "",
-            nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "");
+    log_say(LOG_ERR, "neither the ledger nor %s has such a job%s%s%s", configuration->path,
+            nearest != NULL ? "; did you mean \"" : "", nearest != NULL ? nearest : "", nearest != NULL ? "\"?" : "");
     return STATUS_USAGE;
 }
 

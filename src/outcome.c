@@ -39,23 +39,47 @@ static void show_leftovers(struct books *books, const struct ledger_run *run)
     ledger_leftovers_free(list, count);
 }
 
-int outcome_report(struct books *books, const struct ledger_run *run, const char *prefix)
+/* The log's lines have the job and the run in front of them already. */
+static void sum_up(const struct books *books, const struct ledger_run *run, const char *prefix, const char *when,
+                   struct buf *line)
 {
-    AUTO_BUF line = {0};
     char due[MOMENT_TEXT_MAX];
 
     if (books->tool) {
-        buf_print(&line, "%s: ", books->job->name);
+        buf_print(line, "%s: ", books->job->name);
         if (run->due == MOMENT_NONE)
-            buf_print(&line, "manual run %lld ", (long long)run->id);
+            buf_print(line, "manual run %lld ", (long long)run->id);
         else
-            buf_print(&line, "run %lld due %s ", (long long)run->id, moment_format(run->due, due));
+            buf_print(line, "run %lld due %s ", (long long)run->id, moment_format(run->due, due));
     }
-    buf_print(&line, "%s%s: %lld rows changed", prefix, run->state, (long long)run->rows_done);
+    buf_print(line, "%s%s: %lld row%s changed%s", prefix, run->state, (long long)run->rows_done, run->rows_done == 1 ? "" : "s",
+              when);
     if (run->rows_skipped > 0)
-        buf_print(&line, ", %lld skipped", (long long)run->rows_skipped);
+        buf_print(line, ", %lld skipped", (long long)run->rows_skipped);
     if (run->leftovers > 0)
-        buf_print(&line, ", %lld left over", (long long)run->leftovers);
+        buf_print(line, ", %lld left over", (long long)run->leftovers);
+}
+
+void outcome_so_far(struct books *books, const struct ledger_run *run, int64_t rows)
+{
+    int64_t rest = rows - run->rows_done - run->rows_skipped - run->leftovers;
+    AUTO_BUF line = {0};
+
+    sum_up(books, run, "", " so far", &line);
+    if (rest > 0)
+        buf_print(&line, ", about %lld to be looked at", (long long)rest);
+    say(books, LOG_NOTICE, line.text);
+    if (run->leftovers > 0)
+        show_leftovers(books, run);
+}
+
+int outcome_report(struct books *books, const struct ledger_run *run, const char *prefix, const char *remark)
+{
+    AUTO_BUF line = {0};
+
+    sum_up(books, run, prefix, "", &line);
+    if (remark != NULL)
+        buf_print(&line, "; %s", remark);
     say(books, run->leftovers > 0 ? LOG_WARNING : LOG_NOTICE, line.text);
     if (run->leftovers > 0)
         show_leftovers(books, run);

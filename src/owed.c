@@ -76,25 +76,28 @@ int owed_settle(struct books *books, usec_t until, usec_t on_time)
 {
     struct owed owed = owed_find(books, until);
     struct occurrence next;
-    int status = STATUS_DONE;
+    int status = STATUS_DONE, made;
 
     if (owed_skip(books, &owed, on_time) < 0)
         return STATUS_FAILED;
     next.at = books->row.settled_through;
     while (status != STATUS_FAILED && status != STATUS_INTERRUPTED && schedule_next(books->job->schedule, next.at, &next) == 0 &&
            next.at <= until) {
-        struct task task = task_of_job(books->configuration, books->job, NULL);
+        struct task task;
 
-        if (child_stop) {
-            task_free(&task);
+        if (child_stop)
             return STATUS_INTERRUPTED;
-        }
-        status = owed_worse(status, round_start(books, &task,
-                                           &(struct round_start){
-                                               .due = next.at,
-                                               .trigger = next.at == on_time ? "schedule" : "catch_up",
-                                               .settles = true,
-                                           }));
+        task = task_of_job(books->configuration, books->job, NULL);
+        made = round_verify(books, &task);
+        if (made == STATUS_DONE)
+            made = round_start(books, &task,
+                               &(struct round_start){
+                                   .due = next.at,
+                                   .trigger = next.at == on_time ? "schedule" : "catch_up",
+                                   .settles = true,
+                               });
+        task_free(&task);
+        status = owed_worse(status, made);
     }
     return status;
 }

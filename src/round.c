@@ -70,6 +70,15 @@ static void on_progress(const struct work *work, void *argument)
 
 /* ---- Outcomes ---- */
 
+static void mark(struct books *books, int64_t run, int attempt, const char *state, const char *error)
+{
+    int r = ledger_stop_run(&books->ledger, run, attempt, state, error);
+
+    if (r < 0 && (r != -EIO || error == NULL)) /* of a lost connection the error speaks already */
+        log_say(LOG_WARNING, "the run could not be marked %s in the ledger: %s", state,
+                r == -ESTALE ? "another process has taken it up" : db_error(books->db)->message);
+}
+
 /* The attempt ended before the run did. */
 static int stop(struct round *round, const char *state, const char *error)
 {
@@ -77,14 +86,10 @@ static int stop(struct round *round, const char *state, const char *error)
     const char *then = round->due == MOMENT_NONE ? "finish it with --run-once, or give it up with --abandon"
                                                  : "the next run resumes it";
     char text[MOMENT_TEXT_MAX];
-    int r;
 
     if (error != NULL)
         log_say(LOG_ERR, "%s", error);
-    r = ledger_stop_run(&round->books->ledger, round->id, round->attempt, state, error);
-    if (r < 0 && (r != -EIO || error == NULL)) /* of a lost connection the error speaks already */
-        log_say(LOG_WARNING, "the run could not be marked %s in the ledger: %s", state,
-                r == -ESTALE ? "another process has taken it up" : db_error(round->books->db)->message);
+    mark(round->books, round->id, round->attempt, state, error);
     report(round, RECORD_ENDED, error != NULL ? RUN_FAILED : RUN_INTERRUPTED);
     if (error == NULL && child_stop == SIGALRM)
         log_say(LOG_NOTICE, "max_runtime (%s) is over: interrupted; %s",
@@ -130,7 +135,7 @@ static int finish(struct round *round)
     books->reporter->report(books->reporter, &record);
     say_untouched(round->task, &run);
     log_say(LOG_INFO, "took %.1f s", (double)(moment_monotonic() - round->began) / (double)USEC_PER_SEC);
-    r = outcome_report(books, &run, "");
+    r = outcome_report(books, &run, "", NULL);
     ledger_run_free(&run);
     return r;
 }
@@ -229,6 +234,18 @@ static int make(struct round *round)
     return status;
 }
 
+int round_verify(struct books *books, struct task *task)
+{
+    AUTO_TEXT error = NULL;
+    int r = verify_task(books, task, &task->key, &error);
+
+    if (r == 0)
+        r = verify_keys(books, task, &error);
+    if (r < 0)
+        log_say(LOG_ERR, "%s", error);
+    return r == 0 ? STATUS_DONE : r == -EDOM ? STATUS_USAGE : STATUS_FAILED;
+}
+
 int round_start(struct books *books, struct task *task, const struct round_start *start)
 {
     const struct engine *engine = task->kind->engine;
@@ -242,12 +259,9 @@ int round_start(struct books *books, struct task *task, const struct round_start
     };
     struct ledger_range *ranges = NULL;
     AUTO_TEXT params = NULL;
-    int status = STATUS_FAILED, r;
+    int r = engine->split(books->db, task, books->job->lanes, &ranges, &row.range_count);
 
-    r = verify_task(books, task, &task->key);
-    if (r == 0)
-        r = verify_keys(books, task);
-    if (r == 0 && (r = engine->split(books->db, task, books->job->lanes, &ranges, &row.range_count)) < 0)
+    if (r < 0)
         books_failed(books, r, "splitting the work into lanes");
     if (r == 0) {
         params = frozen_write(task, start->request);
@@ -261,32 +275,39 @@ int round_start(struct books *books, struct task *task, const struct round_start
             books->row.settled_through = start->due;
     }
     ledger_ranges_free(ranges, row.range_count);
+    return r == 0 ? make(&round) : r == -EEXIST ? STATUS_DONE : STATUS_FAILED;
+}
+
+/* The run's task, if it can go on as it is now. Returns 0, or a negative errno and *ret_error. The caller frees either. */
+static int verify_resume(struct books *books, const struct ledger_run *run, struct task *ret, char **ret_error)
+{
+    struct key_type key = {0};
+    int r = books_task(books, run->id, ret, ret_error);
+
     if (r == 0)
-        status = make(&round);
-    else if (r == -EEXIST || r == -EDOM)
-        status = r == -EDOM ? STATUS_USAGE : STATUS_DONE;
-    task_free(task);
-    return status;
+        r = verify_task(books, ret, &key, ret_error);
+    if (r == 0)
+        r = verify_order(books, ret, &key, run->id, ret_error);
+    key_type_free(&key);
+    return r;
 }
 
 int round_resume(struct books *books, const struct ledger_run *run)
 {
     struct task task = {0};
-    struct key_type key = {0};
     struct round round = {.books = books, .task = &task, .id = run->id, .due = run->due};
-    int status = STATUS_FAILED, r;
+    AUTO_TEXT error = NULL;
+    int status = STATUS_FAILED;
 
     log_about(books->job->name, run->due, run->id);
-    r = books_task(books, run->id, &task);
-    if (r == 0)
-        r = verify_task(books, &task, &key);
-    if (r == 0)
-        r = verify_order(books, &task, &key, run->id);
-    if (r == 0 && (r = ledger_take_up(&books->ledger, run->id, run->attempt, &round.attempt)) < 0)
-        books_failed(books, r, "taking the run up");
-    if (r == 0)
-        status = make(&round);
-    key_type_free(&key);
+    if (verify_resume(books, run, &task, &error) < 0) {
+        log_say(LOG_ERR, "%s", error);
+        mark(books, run->id, run->attempt, "failed", error);
+    } else {
+        int r = ledger_take_up(&books->ledger, run->id, run->attempt, &round.attempt);
+
+        status = r < 0 ? books_failed(books, r, "taking the run up"), STATUS_FAILED : make(&round);
+    }
     task_free(&task);
     log_about(books->job->name, MOMENT_NONE, 0);
     return status;
@@ -297,18 +318,17 @@ int round_resume(struct books *books, const struct ledger_run *run)
 int round_preview(struct books *books, struct task *task)
 {
     struct preview preview = {0};
-    int r = verify_task(books, task, &task->key);
+    int r = db_script(books->db, "BEGIN READ ONLY");
 
+    task->started = moment_now() - books->behind;
     if (r == 0)
-        r = verify_keys(books, task);
-    if (r == 0) {
-        task->started = moment_now() - books->behind;
         r = task->kind->engine->preview(books->db, task, &preview);
-        if (r < 0)
-            books_failed(books, r, "counting");
-    }
-    if (r == 0) {
-        printf("%s: would change %lld rows", books->job->name, (long long)preview.rows);
+    if (r == 0)
+        r = db_script(books->db, "COMMIT");
+    if (r < 0) {
+        books_failed(books, r, "counting");
+    } else {
+        printf("%s: would change %lld row%s", books->job->name, (long long)preview.rows, preview.rows == 1 ? "" : "s");
         if (preview.by != NULL)
             printf(", by %s", preview.by);
         if (preview.skipped > 0)
@@ -321,6 +341,19 @@ int round_preview(struct books *books, struct task *task)
         free(preview.keys[i]);
     free(preview.keys);
     free(preview.by);
-    task_free(task);
-    return r == 0 ? STATUS_DONE : r == -EDOM ? STATUS_USAGE : STATUS_FAILED;
+    return r == 0 ? STATUS_DONE : STATUS_FAILED;
+}
+
+int round_preview_resume(struct books *books, const struct ledger_run *run)
+{
+    struct task task = {0};
+    AUTO_TEXT error = NULL;
+    int r = verify_resume(books, run, &task, &error);
+
+    if (r < 0)
+        log_say(LOG_ERR, "%s", error);
+    else
+        outcome_so_far(books, run, task.rows);
+    task_free(&task);
+    return r < 0 ? STATUS_FAILED : STATUS_DONE;
 }

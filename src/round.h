@@ -9,7 +9,13 @@
 #include "books.h"
 
 /*
- * Starts a run of `task` (taken over) and makes it. `due` MOMENT_NONE: a manual run, with `request` (jsonb or NULL). With
+ * Whether a run of `task` can be made now: the tables are fit for it, and each key of --only is one (otherwise STATUS_USAGE).
+ * Sets the task's key. It comes before round_start() and round_preview(), so that nothing is announced that cannot be begun.
+ */
+int round_verify(struct books *, struct task *);
+
+/*
+ * Starts a run of `task` and makes it. `due` MOMENT_NONE: a manual run, with `request` (jsonb or NULL). With
  * `settles`, settled_through moves to `due` in the statement that starts it. An occurrence that has its run already is
  * STATUS_DONE.
  */
@@ -21,10 +27,11 @@ struct round_start {
 };
 int round_start(struct books *, struct task *task, const struct round_start *);
 
-/* Takes an unfinished run up again, with its own parameters. */
+/* Takes an unfinished run up again, with its own parameters. One that cannot be is failed, and the ledger has the reason. */
 int round_resume(struct books *, const struct ledger_run *);
 
-/* Prints what a run of `task` would change, in a READ ONLY transaction. */
+/* Prints what a run of `task` would change, in a READ ONLY transaction; or how far the run is that would be resumed. */
 int round_preview(struct books *, struct task *task);
+int round_preview_resume(struct books *, const struct ledger_run *);
 
 #endif

@@ -964,9 +964,9 @@ def test_only(small):
     stale, other, fresh = order(small, points=1), order(small, user=2, points=1), order(small, user=3, age="1 minute")
     expected = small.books().with_canceled(small, [stale])
     dry = once(small, "--only", str(stale), "--only", str(fresh), "--dry-run")
-    assert "would change 1 rows" in dry.out and dry.out.rstrip().endswith(f"the first keys: {stale}"), dry.out
+    assert "would change 1 row, " in dry.out and dry.out.rstrip().endswith(f"the first keys: {stale}"), dry.out
     result = once(small, "--only", str(stale), "--only", str(fresh))
-    assert "1 rows changed" in result.out and "for 1 of 2 keys there is no row" in result.err
+    assert "1 row changed" in result.out and "for 1 of 2 keys there is no row" in result.err
     agree(small, expected)
     result = once(small, "--only", "4711")
     assert "0 rows changed" in result.out and "for 1 of 1 keys there is no row" in result.err

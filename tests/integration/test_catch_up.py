@@ -194,6 +194,17 @@ def test_a_change_does_not_move_settled_through_back(shop):
     assert settled(shop) == ahead
 
 
+def test_a_changed_kind_is_named(shop):
+    """It takes what is owed with it: only the schedule's change ends that."""
+    today = midnight()
+    configure(shop)
+    seen(shop, today - DAY)
+    shop.sql("UPDATE roundsman.job SET kind = 'restock'")
+    assert 'in UTC (enabled, kind restock), and this process "0 0 * * *" in UTC (enabled, kind points)' in run(shop).err
+    log = by_daemon(shop, lambda: settled(shop) == today)
+    assert "the changed kind takes effect: it is points, and was restock" in log and "the changed schedule" not in log
+
+
 def test_another_daemons_old_schedule_fails_loudly(shop):
     configure(shop, "* * * * * *", retry_delay="1s")
     with shop.start() as daemon:
@@ -223,8 +234,9 @@ def test_a_disabled_job(shop):
     with shop.start("-v", "-v") as daemon:
         daemon.wait_for("disabled")
         wait_until(lambda: shop.value("SELECT NOT enabled FROM roundsman.job"))
-        result = run(shop, 1)
-        assert "is not resumed while the job is disabled" in result.err
+        for more in ((), ("--dry-run",)):
+            result = run(shop, 1, *more)
+            assert "is not resumed while the job is disabled" in result.err and "would" not in result.err
         assert made(shop) == [(today - DAY, "catch_up", "failed")]
         # Enabled again: the unfinished run goes on, what fell due meanwhile is not owed.
         path.write_text(path.read_text().replace("enabled = false", "enabled = true"))
@@ -233,6 +245,21 @@ def test_a_disabled_job(shop):
         assert daemon.stop() == 0
     assert made(shop) == [(today - DAY, "catch_up", "done")]
     assert settled(shop) > today
+
+
+def test_no_run_of_a_disabled_job_is_made_by_hand_either(shop):
+    """Nobody could finish it."""
+    today = midnight()
+    configure(shop, lock_timeout="10ms")
+    seen(shop, today - DAY)
+    with shop.hold("SELECT FROM shop.users WHERE id = 7 FOR UPDATE"):
+        run(shop, 10)
+    configure(shop, enabled=False)
+    for more in (("--only", "1"), ("--due", rfc3339(today - DAY))):
+        assert "no run is made while the job is disabled" in run(shop, 1, *more).err
+        assert "no run is made while the job is disabled" in run(shop, 1, *more, "--dry-run").err
+    assert "is partial, and is not resumed while the job is disabled" in run(shop, 1).err
+    assert made(shop) == [(today, "catch_up", "partial")]
 
 
 # ---- --due ----
@@ -249,6 +276,11 @@ def test_due_is_refused(shop):
     for text in ("yesterday", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01T00:00:00Z", ""):
         assert "is no RFC 3339 time" in run(shop, 2, "--due", text).err
     assert made(shop) == [] and settled(shop) == today
+    # A rehearsal is no exception, also of a job that the ledger has never seen.
+    shop.sql("DELETE FROM roundsman.job")
+    for due, status, message in ((today + DAY, 2, "is in the future"), (today, 0, "dry run: would settle the occurrence")):
+        assert message in run(shop, status, "--due", rfc3339(due), "--dry-run").err
+    assert shop.sql("SELECT 1 FROM roundsman.job") == []
 
 
 def test_due_twice_is_once(shop):
@@ -289,12 +321,12 @@ def test_due_beside_an_unfinished_run_names_it(shop):
     seen(shop, today)
     fails(shop)
     run(shop, 1, "--due", rfc3339(today))
-    result = run(shop, 1, "--due", rfc3339(today - DAY))
+    result = run(shop, 2, "--due", rfc3339(today - DAY))
     assert re.search(r"--due is refused while run \d+ \(.*, failed\) is unfinished: .*--run-once points.*--abandon points -n \d+",
                      result.err), result
-    result = run(shop, 1, "--only", "1")
+    result = run(shop, 2, "--only", "1")
     assert "--only is refused while run" in result.err
-    result = run(shop, 1, "--set", "amount=3")
+    result = run(shop, 2, "--set", "amount=3")
     assert "--set is refused while run" in result.err
     mend(shop)
     run(shop, 0, "--due", rfc3339(today))
@@ -312,7 +344,9 @@ def test_finish_then_settle_then_an_extra_run(shop):
     result = run(shop, 1)
     assert "no such thing (SQLSTATE 42P01)" in result.err
     mend(shop)
-    dry = [run(shop, 0, "--dry-run").err]
+    rehearsal = run(shop, 0, "--dry-run")
+    dry = [rehearsal.err]
+    assert re.search(r"points: run 1 due \S+ failed: 499 rows changed so far, 1 left over, about 500 to be looked at\n", rehearsal.out), rehearsal
     assert "finishing run 1" in run(shop).err
     assert made(shop) == [(today - DAY, "catch_up", "done")]
     dry.append(run(shop, 0, "--dry-run").err)
@@ -325,6 +359,54 @@ def test_finish_then_settle_then_an_extra_run(shop):
         assert would in said
     assert shop.books() == before.with_points(30)
     assert settled(shop) == today
+
+
+def test_only_what_was_announced_is_settled(shop):
+    """Another occurrence falls due while a leftover is retried: it was not announced, and is the next command's."""
+    configure(shop, lock_timeout="10ms")
+    seen(shop, midnight() - DAY)
+    with shop.hold("SELECT FROM shop.users WHERE id = 7 FOR UPDATE"):
+        run(shop, 10)
+    configure(shop, "* * * * * *")
+    shop.sql("CREATE FUNCTION shop.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(1.1); RETURN NEW; END $$")
+    shop.sql("CREATE TRIGGER slow BEFORE UPDATE ON shop.users FOR EACH ROW WHEN (NEW.id = 7) EXECUTE FUNCTION shop.slow()")
+    shop.sql("UPDATE roundsman.leftover SET next_attempt = now()")
+    shop.sql("UPDATE roundsman.job SET schedule = '* * * * * *', settled_through = now() - interval '1.5 seconds'")
+    announced = re.findall(r"\d{4}-\S+?Z", re.search("settling the .*", run(shop).err)[0])
+    assert rfc3339(settled(shop)) == announced[-1]
+
+
+def test_nothing_is_announced_that_cannot_be_begun(shop):
+    configure(shop, YEARLY)
+    result = run(shop, 2, "--only", "seven")
+    assert "making" not in result.err and "--only seven: invalid input syntax" in result.err
+
+
+def test_rows_left_over_are_what_the_next_command_is_for(shop):
+    """It says so, also when it is only rehearsed, and how to come by one more round. Keys are listed as numbers are."""
+    configure(shop, YEARLY, lock_timeout="10ms")
+    with shop.hold("SELECT FROM shop.users WHERE id BETWEEN 2 AND 12 FOR UPDATE"):
+        assert "left over: key 7," in run(shop, 10).out
+        rehearsal, result = run(shop, 0, "--dry-run"), run(shop, 10)
+    assert "dry run: would retry the 11 rows that run 1 (manual) left over, and nothing else" in rehearsal.err
+    assert "points: manual run 1 partial: 989 rows changed so far, 11 left over\n" in rehearsal.out
+    for out in (rehearsal.out, result.out):
+        assert re.findall(r"left over: key (\d+), locked", out) == [str(n) for n in range(2, 12)]
+    assert re.search(r"retrying the 11 rows that run 1 \(manual\) left over, and nothing else \(for an extra run, .*"
+                     r"--abandon points -n 1, or .* --only or --set\)", result.err)
+    assert run(shop).out == "points: manual run 1 done: 1000 rows changed; its last leftover is settled\n"
+    assert "points: manual run 2 done: 1 row changed\n" == run(shop, 0, "--only", "1").out
+    assert made(shop) == [(None, "manual", "done")] * 2
+
+
+def test_a_rehearsal_says_what_is_the_matter(shop):
+    """As the command does: nothing that fails in the examination hides behind its own consequences."""
+    shop.sql("CREATE FUNCTION shop.give(bigint) RETURNS bigint LANGUAGE sql AS 'SELECT 1::bigint'")
+    for wrong in ({"kind": "cancel", "call": "shop.nothing"}, {"kind": "cancel", "call": "shop.give"},
+                  {"kind": "points", "amount": 1, "where": "nothing > 1"}):
+        shop.configure(jobs=[{"name": "points", "schedule": YEARLY, **wrong}])
+        rehearsal, result = run(shop, 1, "--dry-run"), run(shop, 1)
+        assert rehearsal.err == result.err and "aborted" not in result.err, result
 
 
 def test_a_failed_extra_run_is_finished_and_not_made_again(shop):

@@ -237,7 +237,7 @@ def test_leftovers_are_retried_by_a_timer_of_their_own(shop):
             done(shop)
             wait_until(lambda: not daemon.children(), what="the child's end")
             assert daemon.stop() == 0, daemon.log()
-    assert "its last leftover is settled: done: 1000 rows changed" in daemon.log()
+    assert "done: 1000 rows changed; its last leftover is settled" in daemon.log()
     (run,) = shop.runs()
     assert (run["rows_done"], run["attempt"]) == (1000, 1) and shop.leftovers() == []
     expect(shop, expected)

@@ -601,7 +601,7 @@ def test_only_typed_again(shop):
     before = ledger(shop)
     for others in (["--only", 9], ["--only", 3], only + ["--set", "amount=8"], ["--set", "amount=8"],
                    ["--due", today().isoformat()]):
-        result = once(shop, "points", *others, status=1)
+        result = once(shop, "points", *others, status=2)
         assert f"run {run['id']} " in result.err and "refused" in result.err
     assert ledger(shop) == before
     once(shop, "points", *only)
@@ -735,6 +735,29 @@ def test_a_stale_runner_does_not_revive_what_was_abandoned(shop):
     check_books(shop, books)
     assert ledger(shop) == before
     assert run["rows_done"] == sum(lane["rows_done"] for lane in shop.lanes())
+
+
+def test_a_stale_runner_of_a_run_that_was_failed_meanwhile(shop):
+    """Another process could not take the run up and said so: what the old one still commits counts, and is not done again."""
+    grow(shop)
+    expected, rows = expected_books(shop, "points")
+    with Proxy(shop) as proxy:
+        configure(shop, lanes=1, database={"conninfo": proxy.conninfo})
+        with stopped(shop, proxy, "points", 0.1) as stale:
+            direct = configure(shop)
+            shop.sql("UPDATE roundsman.run SET params = params || '{\"kind\": \"?\"}'")
+            once(shop, status=1, config=direct)
+            only_run(shop, "failed", attempt=1)
+            shop.sql("UPDATE roundsman.run SET params = params || '{\"kind\": \"points\"}'")
+            stale.signal(signal.SIGCONT)
+            wait_until(lambda: [lane["cursor"] for lane in shop.lanes()] == ["3000"], what="the stale runner's last batch")
+            stale.signal(signal.SIGKILL)
+            stale.wait()
+    check_books(shop, expected)
+    only_run(shop, "failed", attempt=1)
+    once(shop, config=direct)
+    check_books(shop, expected)
+    only_run(shop, "done", rows, attempt=2)
 
 
 @pytest.mark.parametrize("ending", ["done", "interrupted", "failed"])
@@ -1013,11 +1036,13 @@ def test_keys_in_another_order_are_not_resumed(shop):
     before = shop.sql(points)
     for key, value in (("version", f"{version}.1"), ("collation", "pg_catalog.C")):
         shop.sql("UPDATE roundsman.run SET params = jsonb_set(params, ARRAY['key', %s], to_jsonb(%s::text))", key, value)
-        state = ledger(shop)
+        lanes = shop.lanes()
         result = once(shop, "points", status=1)
         assert "keys may be in another order" in result.err and f"--abandon daily-points -n {run['id']}" in result.err
         assert value in result.err
-        assert ledger(shop) == state
+        assert shop.lanes() == lanes
+        failed = only_run(shop, "failed", attempt=1)
+        assert failed["error"] in result.err and "keys may be in another order" in failed["error"]
         shop.sql("UPDATE roundsman.run SET params = jsonb_set(params, ARRAY['key', %s], to_jsonb(%s::text))",
                  key, run["params"]["key"][key])
     shop.sql("UPDATE roundsman.run SET params = jsonb_set(params, '{key,version}', '\"0\"')")
@@ -1025,6 +1050,36 @@ def test_keys_in_another_order_are_not_resumed(shop):
     assert shop.sql(points) == before
     once(shop)
     assert shop.sql(points) == [(name, value + 7) for name, value in before]
+
+
+def test_a_run_that_cannot_be_taken_up_is_failed(shop):
+    """The ledger has the reason, so that --status is critical; the run goes on when that is mended."""
+    grow(shop)
+    configure(shop)
+    owe(shop)
+    expected, rows = expected_books(shop, "points")
+    with hold_row(shop, "points") as hold, shop.start("--run-once", "daily-points") as process:
+        hold.reached(process)
+        process.signal(signal.SIGKILL)
+        process.wait()
+        hold.release()
+    wait_gone(shop)
+    run, lanes = only_run(shop, "running"), shop.lanes()
+    for harm, mend, reason in (("REVOKE UPDATE ON shop.users FROM roundsman", "GRANT UPDATE ON shop.users TO roundsman", "GRANT UPDATE"),
+                               ("UPDATE roundsman.run SET params = params || '{\"kind\": \"?\"}'",
+                                "UPDATE roundsman.run SET params = params || '{\"kind\": \"points\"}'", "cannot be used")):
+        shop.sql(harm)
+        result = once(shop, status=1)
+        failed = only_run(shop, "failed", sum(lane["rows_done"] for lane in lanes), attempt=1)
+        assert reason in failed["error"] and failed["error"] in result.err
+        status = shop.roundsman("--status")
+        assert status.status == 2 and f"run {run['id']} failed: " in status.out and reason in status.out
+        assert failed["error"] in once(shop, "points", "--dry-run", status=1).err
+        shop.sql(mend)
+    assert shop.lanes() == lanes
+    once(shop)
+    check_books(shop, expected)
+    only_run(shop, "done", rows, attempt=2)
 
 
 def test_retention(shop):
