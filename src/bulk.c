@@ -126,24 +126,6 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
 
 /* ---- A lane ---- */
 
-/* Whether triggers of the application see each row before it is changed: then it has to be verified what they made of it. */
-static int read_watched(struct db *db, const char *table, bool *ret)
-{
-    AUTO_BUF name = {0};
-    AUTO_ROWS rows = NULL;
-    int r;
-
-    sql_quote_name(&name, table);
-    r = db_query(db,
-                 "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
-                 " AND tgtype & 19 = 19" /* FOR EACH ROW (1), BEFORE (2), UPDATE (16) */
-                 " AND (tgrelid = $1::regclass OR tgrelid IN (SELECT relid FROM pg_partition_tree($1::regclass))))",
-                 1, (const char *[]){name.text}, &rows);
-    if (r == 0)
-        *ret = rows_boolean(rows, 0, 0);
-    return r;
-}
-
 static char *sql_of(enum piece piece, const struct work *work, bool watched, bool lower)
 {
     const struct task *task = work->task;
@@ -201,7 +183,7 @@ static int prepare(struct work *work, struct lane *lane)
     state->batch = batch_begin(governor_batch_time(&work->governor), work->batch_max);
     state->piece = CHANGE;
     state->integers = whole_numbers(work->task);
-    r = read_watched(lane->db, state->change.table, &watched);
+    r = work_watched(lane->db, state->change.table, &watched);
     if (r < 0)
         return r;
     for (size_t i = 0; i < ELEMENTS(pieces); i++)

@@ -44,32 +44,23 @@ struct cancel_lane {
 
 /* ---- Splitting ---- */
 
-static int parts(struct db *db, const struct task *task, const char *const *values, size_t count, int64_t rows, size_t lanes,
-                 struct ledger_range *ranges, size_t *ret_count)
+/* The ranges of so many lanes, or of fewer; the last one's end is values[0]. One statement finds them, so that they ascend. */
+static int parts(struct db *db, const struct task *task, const char *const *values, size_t count, int lanes,
+                 struct ledger_range **ret, size_t *ret_count)
 {
-    AUTO_TEXT sql = cancel_part_sql(task);
-    size_t made = 0;
+    AUTO_TEXT sql = cancel_parts_sql(task, lanes);
+    AUTO_ROWS rows = NULL;
+    int r = lanes > 1 ? db_query(db, sql, count, values, &rows) : 0, inner = r == 0 && lanes > 1 ? rows_count(rows) : 0;
 
-    for (size_t i = 1; i < lanes; i++) {
-        AUTO_ROWS part = NULL;
-        char offset[24];
-        const char *with_offset[4];
-        const char *at;
-        int r;
-
-        memcpy(with_offset, values, count * sizeof(*values));
-        with_offset[count] = offset;
-        snprintf(offset, sizeof(offset), "%lld", (long long)(rows * (int64_t)i / (int64_t)lanes));
-        r = db_query(db, sql, count + 1, with_offset, &part);
-        if (r < 0)
-            return r;
-        at = rows_count(part) > 0 ? rows_text(part, 0, 0) : NULL;
-        if (at == NULL || (made > 0 && strcmp(ranges[made - 1].to, at) == 0) || strcmp(at, values[0]) == 0)
-            continue;
-        ranges[made] = (struct ledger_range){.from = made > 0 ? mem_copy(ranges[made - 1].to) : NULL, .to = mem_copy(at)};
-        made++;
-    }
-    *ret_count = made;
+    if (r < 0)
+        return r;
+    *ret_count = (size_t)inner + 1;
+    *ret = mem_alloc(*ret_count * sizeof(**ret));
+    for (int i = 0; i <= inner; i++)
+        (*ret)[i] = (struct ledger_range){
+            .from = i > 0 ? mem_copy(rows_text(rows, i - 1, 0)) : NULL,
+            .to = mem_copy(i < inner ? rows_text(rows, i, 0) : values[0]),
+        };
     return 0;
 }
 
@@ -81,9 +72,7 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
     AUTO_ROWS edge = NULL;
     AUTO_ROWS rows = NULL;
     char age[24], cutoff[24];
-    struct ledger_range *ranges;
     const char *values[3];
-    size_t count = 0;
     int r;
 
     snprintf(age, sizeof(age), "%lld", (long long)setting_integer(&task->settings, "older_than"));
@@ -103,17 +92,7 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
         *ret_count = 0;
         return 0;
     }
-    ranges = mem_alloc((size_t)lanes * sizeof(*ranges));
-    if (task->rows >= FEW_ORDERS && only == NULL)
-        r = parts(db, task, values, 2, task->rows, (size_t)lanes, ranges, &count);
-    ranges[count] = (struct ledger_range){.from = count > 0 ? mem_copy(ranges[count - 1].to) : NULL, .to = mem_copy(values[0])};
-    if (r < 0) {
-        ledger_ranges_free(ranges, count + 1);
-        return r;
-    }
-    *ret = ranges;
-    *ret_count = count + 1;
-    return 0;
+    return parts(db, task, values, only != NULL ? 3 : 2, task->rows >= FEW_ORDERS && only == NULL ? lanes : 1, ret, ret_count);
 }
 
 /* ---- A lane ---- */
@@ -129,17 +108,31 @@ static int prepare_one(struct lane *lane, const char *name, char *sql)
     return r;
 }
 
+/* Whether triggers see the rows of any table that a cancelation changes. */
+static int read_watched(struct lane *lane, const struct task *task, bool *ret)
+{
+    const char *const tables[] = {task->shop.orders.table, task->shop.items.table, task->shop.users.table};
+    int r = 0;
+
+    for (size_t i = 0; i < ELEMENTS(tables) && r == 0 && !*ret; i++)
+        if (tables[i][0] != '\0')
+            r = work_watched(lane->db, tables[i], ret);
+    return r;
+}
+
 static int prepare(struct work *work, struct lane *lane)
 {
     const struct task *task = work->task;
     struct cancel_lane *state = mem_alloc(sizeof(*state));
-    int r = 0;
+    bool watched = false;
+    int r;
 
     lane->state = state;
     state->call = setting_text(&task->settings, "call") != NULL;
     state->only = task->only != NULL ? sql_array((const char *const *)task->only) : NULL;
     snprintf(state->cutoff, sizeof(state->cutoff), "%lld", (long long)cancel_cutoff(task));
     snprintf(state->delay, sizeof(state->delay), "%lld", (long long)work->retry_delay);
+    r = state->call ? 0 : read_watched(lane, task, &watched);
     for (int from = CANCEL_FROM_START; r == 0 && from <= CANCEL_FROM_ORDER; from++)
         r = prepare_one(lane, page_names[from], cancel_page_sql(task, work->ledger, (enum cancel_from)from));
     if (r == 0)
@@ -147,7 +140,7 @@ static int prepare(struct work *work, struct lane *lane)
     if (r == 0 && state->call)
         r = prepare_one(lane, names[CALL], cancel_call_sql(task));
     if (r == 0)
-        r = prepare_one(lane, names[CHANGE], cancel_change_sql(task, work->ledger));
+        r = prepare_one(lane, names[CHANGE], cancel_change_sql(task, work->ledger, watched));
     if (r == 0)
         r = prepare_one(lane, names[LEAVE], cancel_leave_sql(task, work->ledger));
     if (r == 0)
@@ -491,7 +484,7 @@ static int retry(struct work *work, struct db *db, const struct ledger_leftover 
     AUTO_TEXT relock = cancel_relock_sql(task, work->ledger);
     AUTO_TEXT settle = cancel_settle_sql(task, work->ledger);
     AUTO_TEXT called = call ? cancel_call_sql(task) : NULL;
-    AUTO_TEXT change = cancel_change_sql(task, work->ledger);
+    AUTO_TEXT change = cancel_change_sql(task, work->ledger, true);
     AUTO_TEXT sum = cancel_sum_sql(work->ledger);
     char run[24], attempts[16], run_attempt[16], lane[16], cutoff[24];
     const char *const gate[] = {leftover->key, leftover->key, cutoff, run, run_attempt, attempts};

@@ -123,18 +123,20 @@ char *cancel_count_sql(const struct task *task)
     return buf_take(&sql);
 }
 
-char *cancel_part_sql(const struct task *task)
+char *cancel_parts_sql(const struct task *task, int lanes)
 {
     struct buf sql = {0};
-    int next;
 
-    buf_add(&sql, "SELECT ");
-    add_column(&sql, task->shop.orders.touched);
-    buf_add(&sql, "::text");
-    next = add_scan(&sql, task, 3);
-    buf_add(&sql, " ORDER BY ");
-    add_column(&sql, task->shop.orders.touched);
-    buf_print(&sql, " OFFSET $%d::bigint LIMIT 1", next);
+    buf_add(&sql, "SELECT part::text FROM (SELECT DISTINCT part FROM unnest(ARRAY[");
+    for (int i = 1; i < lanes; i++) {
+        buf_add(&sql, i == 1 ? "(SELECT " : ", (SELECT ");
+        add_column(&sql, task->shop.orders.touched);
+        add_scan(&sql, task, 3);
+        buf_add(&sql, " ORDER BY ");
+        add_column(&sql, task->shop.orders.touched);
+        buf_print(&sql, " OFFSET %lld LIMIT 1)", (long long)(task->rows * i / lanes));
+    }
+    buf_print(&sql, "]) AS u(part) WHERE part < $1::%s) AS parts ORDER BY part", cancel_touched_type(task));
     return buf_take(&sql);
 }
 
@@ -284,8 +286,11 @@ static char *check_sql(const struct task *task, const char *ledger)
     return buf_take(&sql);
 }
 
-/* The order's lines by item, their items locked in key order, and their stock given back. */
-static void add_stock(struct buf *sql, const struct task *task, const char *ledger)
+/*
+ * The order's lines by item, their items locked in key order, and their stock given back. Where triggers see the rows first,
+ * locking is a step of its own, which says what has to become of the stock.
+ */
+static void add_stock(struct buf *sql, const struct task *task, const char *ledger, bool watched)
 {
     const struct shop_order_items *lines = &task->shop.order_items;
     const struct shop_items *items = &task->shop.items;
@@ -303,14 +308,19 @@ static void add_stock(struct buf *sql, const struct task *task, const char *ledg
     buf_add(sql, " WHERE ");
     sql_quote(sql, lines->order);
     buf_print(sql, " = $1::%s AND (SELECT o.reserved FROM o) GROUP BY %s)", task->key.type, item.text);
-    buf_print(sql, ", held AS MATERIALIZED (SELECT i.%s AS item, line.quantity, i.%s AS before FROM line JOIN ", key.text,
-              stock.text);
-    sql_quote_name(sql, items->table);
-    buf_print(sql, " AS i ON i.%s = line.item ORDER BY i.%s FOR NO KEY UPDATE OF i), stock AS (UPDATE ", key.text, key.text);
+    if (watched) {
+        buf_print(sql, ", held AS MATERIALIZED (SELECT i.%s AS item, line.quantity, i.%s + line.quantity AS wanted FROM line JOIN ",
+                  key.text, stock.text);
+        sql_quote_name(sql, items->table);
+        buf_print(sql, " AS i ON i.%s = line.item ORDER BY i.%s FOR NO KEY UPDATE OF i)", key.text, key.text);
+    }
+    buf_add(sql, ", stock AS (UPDATE ");
     sql_quote_name(sql, items->table);
     buf_print(sql, " AS i SET %s = i.%s + held.quantity", stock.text, stock.text);
     work_touched(sql, items->touched, items->touched_zone);
-    buf_print(sql, " FROM held WHERE i.%s = held.item RETURNING i.%s = held.before + held.quantity AS exact)", key.text, stock.text);
+    buf_print(sql, " FROM %s WHERE i.%s = held.item RETURNING i.%s %s AS exact)",
+              watched ? "held" : "(SELECT item, quantity FROM line ORDER BY item) AS held", key.text, stock.text,
+              watched ? "= held.wanted" : "IS NOT NULL");
     buf_add(sql, ", given AS MATERIALIZED (SELECT count(*) FILTER (WHERE exact) AS items FROM stock)");
     buf_free(&item);
     buf_free(&quantity);
@@ -319,11 +329,14 @@ static void add_stock(struct buf *sql, const struct task *task, const char *ledg
     buf_free(&unknown);
 }
 
+/* The count of items makes it come after them: order, items, user. */
+#define RETURNED "o.reserved AND o.points <> 0 AND (SELECT items FROM given) >= 0"
+
 /*
- * The user's points given back. The count of items in its condition makes it come after them: order, items, user. The user
- * is locked first, so that what a trigger made of the points can be told from what a live transaction did.
+ * The user's points given back. Where triggers see the row first, the user is locked first, so that what they made of the
+ * points can be told from what a live transaction did.
  */
-static void add_points(struct buf *sql, const struct task *task)
+static void add_points(struct buf *sql, const struct task *task, bool watched)
 {
     const struct shop_users *users = &task->shop.users;
 
@@ -332,13 +345,19 @@ static void add_points(struct buf *sql, const struct task *task)
     sql_quote_name(&table, users->table);
     sql_quote(&key, users->key);
     sql_quote(&points, users->points);
-    buf_print(sql, ", owner AS MATERIALIZED (SELECT u.%s AS row_key, u.%s AS before, o.points FROM o JOIN %s AS u ON u.%s = o.owner",
-              key.text, points.text, table.text, key.text);
-    buf_add(sql, " WHERE o.reserved AND o.points <> 0 AND (SELECT items FROM given) >= 0 FOR NO KEY UPDATE OF u)");
-    buf_print(sql, ", points AS (UPDATE %s AS u SET %s = u.%s + owner.points", table.text, points.text, points.text);
+    if (watched) {
+        buf_print(sql, ", owner AS MATERIALIZED (SELECT u.%s AS row_key, o.points, u.%s + o.points AS wanted FROM o JOIN %s AS u"
+                       " ON u.%s = o.owner WHERE " RETURNED " FOR NO KEY UPDATE OF u)",
+                  key.text, points.text, table.text, key.text);
+        buf_print(sql, ", points AS (UPDATE %s AS u SET %s = u.%s + owner.points", table.text, points.text, points.text);
+    } else {
+        buf_print(sql, ", points AS (UPDATE %s AS u SET %s = u.%s + o.points", table.text, points.text, points.text);
+    }
     work_touched(sql, users->touched, users->touched_zone);
-    buf_print(sql, " FROM owner WHERE u.%s = owner.row_key RETURNING u.%s = owner.before + owner.points AS exact)", key.text,
-              points.text);
+    if (watched)
+        buf_print(sql, " FROM owner WHERE u.%s = owner.row_key RETURNING u.%s = owner.wanted AS exact)", key.text, points.text);
+    else
+        buf_print(sql, " FROM o WHERE u.%s = o.owner AND " RETURNED " RETURNING u.%s IS NOT NULL AS exact)", key.text, points.text);
     buf_free(&table);
     buf_free(&key);
     buf_free(&points);
@@ -362,7 +381,7 @@ static void add_canceled(struct buf *sql, const struct task *task)
     buf_add(sql, " AS exact)");
 }
 
-char *cancel_change_sql(const struct task *task, const char *ledger)
+char *cancel_change_sql(const struct task *task, const char *ledger, bool watched)
 {
     bool points = task->shop.orders.points_spent[0] != '\0';
     struct buf sql = {0};
@@ -386,9 +405,9 @@ char *cancel_change_sql(const struct task *task, const char *ledger)
     buf_add(&sql, " WHERE ");
     add_key(&sql, task);
     buf_print(&sql, " = $1::%s AND " LOCKED("$2") ")", task->key.type);
-    add_stock(&sql, task, ledger);
+    add_stock(&sql, task, ledger, watched);
     if (points)
-        add_points(&sql, task);
+        add_points(&sql, task, watched);
     add_canceled(&sql, task);
     add_book(&sql, ledger, "1", "0");
     buf_add(&sql, " SELECT CASE");

@@ -30,8 +30,8 @@ usec_t cancel_cutoff(const struct task *);
 char *cancel_edge_sql(const struct task *);
 /* $1 range end, $2 cutoff, [only]: the number of candidates. */
 char *cancel_count_sql(const struct task *);
-/* The same, and last an offset: `touched` of the candidate there. */
-char *cancel_part_sql(const struct task *);
+/* The same: `touched` of the candidates that part task->rows of them into so many lanes, ascending. */
+char *cancel_parts_sql(const struct task *, int lanes);
 
 /* $1 range end, $2 cutoff, $3 job, [only], and what `from` needs: key, touched of the next candidates. */
 char *cancel_page_sql(const struct task *, const char *ledger, enum cancel_from from);
@@ -43,8 +43,8 @@ char *cancel_relock_sql(const struct task *, const char *ledger);
 /* $1 key, $2 key as text: calls the application's function. Only with `call`. */
 char *cancel_call_sql(const struct task *);
 /* $1 key, $2 key as text, $3 run, $4 lane, $5 attempt: true when the order is canceled, no row when it is not locked. With
- * `call`: the check after it. */
-char *cancel_change_sql(const struct task *, const char *ledger);
+ * `call`: the check after it. `watched`: triggers see the rows first, and what they make of them is verified. */
+char *cancel_change_sql(const struct task *, const char *ledger, bool watched);
 
 /* $1 … $5 as above, $6 cutoff, $7 delay, $8 reason, $9 sqlstate, $10 error, $11 job: a row when it is left over now. */
 char *cancel_leave_sql(const struct task *, const char *ledger);

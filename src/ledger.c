@@ -484,7 +484,8 @@ int ledger_prune(const struct ledger *ledger, int job, usec_t keep)
     return ASK(ledger, NULL,
                "WITH gone AS ("
                " DELETE FROM ledger.run r WHERE job_id = $1::integer AND state IN ('done', 'abandoned')"
-               " AND (due IS NOT NULL OR reported_at IS NOT NULL)"
+               " AND CASE WHEN due IS NULL THEN reported_at IS NOT NULL" /* a run made with --due waits to be settled, too */
+               " ELSE due <= (SELECT settled_through FROM ledger.job WHERE id = $1::integer) END"
                " AND finished_at < clock_timestamp() - $2::bigint * interval '1 microsecond'"
                " AND NOT EXISTS (SELECT 1 FROM ledger.leftover o WHERE o.run_id = r.id) RETURNING due),"
                " skips AS ("

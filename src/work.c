@@ -62,6 +62,23 @@ enum failure work_failure(const char *sqlstate)
     return FAILURE_ROW;
 }
 
+int work_watched(struct db *db, const char *table, bool *ret)
+{
+    AUTO_BUF name = {0};
+    AUTO_ROWS rows = NULL;
+    int r;
+
+    sql_quote_name(&name, table);
+    r = db_query(db,
+                 "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')"
+                 " AND tgtype & 19 = 19" /* FOR EACH ROW (1), BEFORE (2), UPDATE (16) */
+                 " AND (tgrelid = $1::regclass OR tgrelid IN (SELECT relid FROM pg_partition_tree($1::regclass))))",
+                 1, (const char *[]){name.text}, &rows);
+    if (r == 0)
+        *ret = rows_boolean(rows, 0, 0);
+    return r;
+}
+
 void work_touched(struct buf *sql, const char *column, const char *zone)
 {
     if (column == NULL || column[0] == '\0')

@@ -144,6 +144,12 @@ enum failure {
 };
 enum failure work_failure(const char *sqlstate);
 
+/*
+ * Whether triggers of the application see each row of the table before it is changed: then what they made of it has to be
+ * verified. Returns as db_query().
+ */
+int work_watched(struct db *, const char *table, bool *ret);
+
 void work_touched(struct buf *, const char *column, const char *zone); /* ", column = now()", or nothing for "" */
 
 #endif

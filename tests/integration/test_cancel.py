@@ -189,7 +189,8 @@ def test_a_stopped_process_leaves_no_transaction_open(small):
     agree(small, expected)
 
 
-def test_every_order_in_its_own_transaction_in_the_order_of_the_shops_locks(small):
+@pytest.mark.parametrize("moment", ["BEFORE", "AFTER"])  # what triggers see first is verified, in other statements
+def test_every_order_in_its_own_transaction_in_the_order_of_the_shops_locks(small, moment):
     """Changes are logged by triggers: by whom, when, in which transaction, with which kind of commit."""
     small.sql("""
         CREATE TABLE public.change (n bigint GENERATED ALWAYS AS IDENTITY, xid xid8, place text, key bigint, synchronous text);
@@ -199,9 +200,9 @@ def test_every_order_in_its_own_transaction_in_the_order_of_the_shops_locks(smal
                 VALUES (pg_current_xact_id(), TG_TABLE_NAME, NEW.id, current_setting('synchronous_commit'));
             RETURN NEW;
         END $$;
-        CREATE TRIGGER log BEFORE UPDATE ON shop.users FOR EACH ROW EXECUTE FUNCTION public.log_change();
-        CREATE TRIGGER log BEFORE UPDATE ON shop.menu_items FOR EACH ROW EXECUTE FUNCTION public.log_change();
-        CREATE TRIGGER log BEFORE UPDATE ON shop.orders FOR EACH ROW EXECUTE FUNCTION public.log_change()""")
+        CREATE TRIGGER log MOMENT UPDATE ON shop.users FOR EACH ROW EXECUTE FUNCTION public.log_change();
+        CREATE TRIGGER log MOMENT UPDATE ON shop.menu_items FOR EACH ROW EXECUTE FUNCTION public.log_change();
+        CREATE TRIGGER log MOMENT UPDATE ON shop.orders FOR EACH ROW EXECUTE FUNCTION public.log_change()""".replace("MOMENT", moment))
     # Lines in another order than the items' keys; user 2's physical row lies behind the others.
     stale = [order(small, user=user, lines=((5, 1), (2, 1), (6, 2), (2, 3)), points=7) for user in (3, 1, 2, 3)]
     expected = small.books().with_canceled(small, stale)

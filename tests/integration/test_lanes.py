@@ -181,3 +181,24 @@ def test_a_lane_that_is_not_as_it_was_is_not_parted(crowd, change):
         done = crowd.roundsman("--run-once", "daily-points")
     assert done.status == 1 and "another process has taken the run up" in done.err, done
     assert len(crowd.lanes()) == 2
+
+
+@pytest.mark.parametrize("statement", ["c", "s", "l"])
+def test_a_process_that_was_fenced_changes_and_leaves_nothing(crowd, statement):
+    """Another one takes the run up a moment before a batch: the plain one, the careful one, the row that is left over."""
+    crowd.sql("DROP TRIGGER slow ON shop.users; UPDATE shop.users SET points = 9223372036854775807 WHERE id = 100")
+    with Proxy(crowd) as proxy, crowd.hold("SELECT FROM shop.users WHERE id = 50 AND %s FOR UPDATE", statement == "s"):
+        crowd.configure(jobs=JOBS, defaults={"lanes": 1, "batch_max": 1000}, database={"conninfo": proxy.conninfo})
+        then = []
+
+        def judge(_, unit):
+            if not then and any(b"\0" + name.encode() + b"\0" in unit for name in (statement + "0", statement + "1")) \
+                    and b"rm_gate" not in unit:
+                crowd.sql("UPDATE roundsman.run SET attempt = 2")
+                crowd.sql("UPDATE roundsman.lane SET attempt = 2")
+                then.append((crowd.books(), crowd.leftovers()))
+
+        proxy.arm(judge)
+        done = crowd.roundsman("--run-once", "daily-points")
+        assert done.status == 1 and "another process has taken the run up" in done.err, done
+        assert (crowd.books(), crowd.leftovers()) == then[0]
