@@ -426,7 +426,7 @@ def test_a_signal_at_any_moment(shop):
     session = ("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'roundsman%'")
     kinds = [signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
     moments = [lambda: True, lambda: shop.value(session) >= 1, lambda: shop.runs(), lambda: shop.value(session) >= 2]
-    moments += [lambda rows=rows: shop.value(done) >= rows for rows in range(20, 980, 80)]  # sixteen of them
+    moments += [lambda rows=rows: shop.value(done) >= rows for rows in range(20, 980, 160)]  # ten of them
     statuses = []
     for number, moment in enumerate(moments):
         with shop.start("--run-once", "points") as process:
