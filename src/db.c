@@ -144,7 +144,8 @@ static char *pins(const struct db_options *options, int server_version)
                   "SET default_transaction_isolation = 'read committed'; SET default_transaction_read_only = off;"
                   "SET default_transaction_deferrable = off; SET row_security = off;"
                   "SET idle_in_transaction_session_timeout = '10s'; SET client_connection_check_interval = '5s';"
-                  "SET idle_session_timeout = 0;"); /* the job's lock lives on a session that idles while the lanes work */
+                  "SET idle_session_timeout = 0;" /* the job's lock lives on a session that idles while the lanes work */
+                  "SET jit = off;"); /* it takes a guess at the ledger's rows for dear, and compiles for longer than they take */
     if (options->asynchronous_commit)
         buf_add(&sql, "SET synchronous_commit = off;");
     else /* a run that is said to be done stays done, whatever the database defaults to */
@@ -152,7 +153,7 @@ static char *pins(const struct db_options *options, int server_version)
                       " WHERE current_setting('synchronous_commit') = 'off';");
     if (options->key_order)
         buf_add(&sql, "SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_indexscan = on; SET max_parallel_workers_per_gather = 0;"
-                      "SET jit = off; SET plan_cache_mode = force_generic_plan;");
+                      "SET plan_cache_mode = force_generic_plan;");
     if (options->nested_loops)
         buf_add(&sql, "SET enable_hashjoin = off; SET enable_mergejoin = off;");
     if (server_version >= 170000)
