@@ -19,11 +19,11 @@ END $$;
 GRANT CONNECT ON DATABASE :"DBNAME" TO roundsman;
 GRANT USAGE ON SCHEMA shop TO roundsman;
 
--- points, and cancel, which gives points back
-GRANT SELECT (id, points), UPDATE (points, last_modified_at) ON shop.users TO roundsman;
+-- points, and cancel, which gives points back. (xmax tells which rows others may have locked, and how far a batch came that failed.)
+GRANT SELECT (id, points, xmax), UPDATE (points, last_modified_at) ON shop.users TO roundsman;
 
 -- restock, and cancel, which gives stock back
-GRANT SELECT (id, stock), UPDATE (stock, last_modified_at) ON shop.menu_items TO roundsman;
+GRANT SELECT (id, stock, xmax), UPDATE (stock, last_modified_at) ON shop.menu_items TO roundsman;
 
 -- cancel
 GRANT SELECT (id, user_id, status, points_spent, last_modified_at), UPDATE (status, last_modified_at)

@@ -11,7 +11,16 @@
 #include "sql.h"
 
 /* Statements of a lane, by the name under which they are prepared: one letter and whether there is a lower key. */
-enum piece { BOUNDS = 'b', CHANGE = 'c', CAREFUL = 's', LEAVE = 'l', MIDDLE = 'm', PART = 'p' };
+enum piece {
+    BOUNDS = 'b',
+    CHANGE = 'c',
+    CAREFUL = 's',
+    STOPPED = 'w', /* where the batch that failed had come to */
+    LEAVE = 'l',
+    ASYNCHRONOUS = 'a',
+    MIDDLE = 'm',
+    PART = 'p',
+};
 
 /* Rows under which a second lane is not worth its connection. */
 #define FEW_ROWS 2000
@@ -19,30 +28,39 @@ enum piece { BOUNDS = 'b', CHANGE = 'c', CAREFUL = 's', LEAVE = 'l', MIDDLE = 'm
 
 /* Where one row is locked, more are: so many batches after one that met a lock wait for none. */
 #define CAREFUL_BATCHES 32
+#define CAREFUL_TRIES 3 /* of one batch: a lock may be taken while it is on its way */
+#define SMALL_BATCHES 8 /* after one that failed */
+#define UNFLUSHED 8
 #define SMALLEST_CUT 32 /* rows down to which failures cut the batches that follow */
 
 struct bulk_lane {
     struct change change; /* the values of CHANGE's and CAREFUL's parameters */
     struct change walk;   /* those of BOUNDS and LEAVE */
+    bool marks;           /* see struct change */
     struct batch batch;
-    char *upper;       /* the end of the current batch; NULL: not known yet */
-    char *next_upper;  /* the end of the batch after it, as far as known */
-    int rows;          /* keys that the current batch has at most, and the next one */
+    char *upper;      /* the end of the current batch; NULL: not known yet */
+    char *next_upper; /* the end of the batch after it, as far as known */
+    int rows;         /* keys that the current batch has at most, and the next one */
     int next_rows;
-    bool integers;     /* keys are whole numbers, and every row is the run's: a batch's end can be worked out */
-    bool dense;        /* the last batch had a row for every other key at least: its end need not be looked for */
-    int bad;           /* how many keys from the cursor on have a failing row among them; 0: none is known */
-    int careful;       /* batches that still skip locked rows at once, after one that waited in vain */
-    enum piece piece;  /* what the current batch is tried with */
-    int ends;          /* transactions in flight */
+    bool integers;         /* keys are whole numbers, and every row is the run's: a batch's end can be worked out */
+    bool dense;            /* the last batch had a row for every other key at least: its end need not be looked for */
+    int bad;               /* how many keys from the cursor on have a failing row among them; 0: none is known */
+    char *stopped;         /* the end of the batch that failed, while STOPPED is to be asked */
+    bool hinted;           /* it was asked in this batch */
+    int small;             /* transactions that are small yet, after a failing row: they do not wait for their flush */
+    int unflushed;         /* transactions that did not, in a row */
+    int waits;             /* how often the current batch has lost a wait for a lock */
+    int careful;           /* batches that still skip locked rows at once, after one that waited in vain */
+    enum piece piece;      /* what the current batch is tried with */
+    int ends;              /* transactions in flight */
     usec_t sent, executed; /* monotonic; executed: the statement was answered, and its commit is to come */
     int64_t bytes;         /* WAL, as the statement saw it grow */
     bool moved;
-    bool changed;      /* it changed rows */
-    int64_t seen;      /* how many rows it found: changed, skipped and left over */
+    bool changed; /* it changed rows */
+    int64_t seen; /* how many rows it found: changed, skipped and left over */
     bool failed;
-    bool maybe_all;    /* the error may be every row's */
-    bool doubt;        /* the row left over last had an error that may be every row's, and none was changed since */
+    bool maybe_all; /* the error may be every row's */
+    bool doubt;     /* the row left over last had an error that may be every row's, and none was changed since */
     enum failure failure;
     char *error, sqlstate[6];
 };
@@ -56,10 +74,12 @@ static int read_extent(struct db *db, struct task *task, const struct change *ch
     int r;
 
     sql_quote_name(&table, change->table);
-    buf_add(&sql, "SELECT (extract(epoch FROM now()) * 1000000)::bigint, (SELECT coalesce(sum(CASE WHEN reltuples > 0"
-                  " THEN reltuples ELSE pg_relation_size(oid) / 100 END), 0)::bigint FROM pg_class"
-                  " WHERE relkind <> 'p' AND (oid = $1::regclass OR oid IN (SELECT relid FROM pg_partition_tree($1::regclass)))),"
-                  " (SELECT t.");
+    buf_add(
+        &sql,
+        "SELECT (extract(epoch FROM now()) * 1000000)::bigint, (SELECT coalesce(sum(CASE WHEN reltuples > 0"
+        " THEN reltuples ELSE pg_relation_size(oid) / 100 END), 0)::bigint FROM pg_class"
+        " WHERE relkind <> 'p' AND (oid = $1::regclass OR oid IN (SELECT relid FROM pg_partition_tree($1::regclass)))),"
+        " (SELECT t.");
     sql_quote(&sql, change->key);
     buf_print(&sql, "::text FROM %s AS t ORDER BY t.", table.text);
     sql_quote(&sql, change->key);
@@ -88,12 +108,13 @@ static int sample(struct db *db, const struct task *task, const struct change *c
     for (int i = 1; i < lanes; i++)
         buf_print(&shares, "%s%.6f", i == 1 ? "{" : ",", (double)i / lanes);
     buf_add(&shares, "}");
-    buf_add(&sql, "SELECT DISTINCT part, part::text AS words FROM unnest((SELECT percentile_disc($1::float8[]) WITHIN GROUP (ORDER BY t.");
+    buf_add(&sql, "SELECT DISTINCT part, part::text AS words FROM unnest((SELECT percentile_disc($1::float8[]) WITHIN "
+                  "GROUP (ORDER BY t.");
     sql_quote(&sql, change->key);
     buf_add(&sql, ") FROM ");
     sql_quote_name(&sql, change->table);
-    buf_print(&sql, " AS t TABLESAMPLE SYSTEM (%.4f))) AS u(part) WHERE part < $2::%s ORDER BY 1",
-              sample_percent(task), task->key.type);
+    buf_print(&sql, " AS t TABLESAMPLE SYSTEM (%.4f))) AS u(part) WHERE part < $2::%s ORDER BY 1", sample_percent(task),
+              task->key.type);
     return db_query(db, sql.text, 2, (const char *[]){shares.text, last}, ret);
 }
 
@@ -126,19 +147,22 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
 
 /* ---- A lane ---- */
 
-static char *sql_of(enum piece piece, const struct work *work, bool watched, bool lower)
+static char *sql_of(enum piece piece, const struct work *work, bool watched, bool marks, bool lower)
 {
     const struct task *task = work->task;
     struct change change = piece == BOUNDS    ? bulk_walk(task, BULK_BOUNDS_FIXED)
                            : piece == CHANGE  ? bulk_change(task, BULK_CHANGE_FIXED)
                            : piece == CAREFUL ? bulk_change(task, BULK_CAREFUL_FIXED)
+                           : piece == STOPPED ? bulk_change(task, BULK_STOPPED_FIXED)
                                               : bulk_walk(task, BULK_LEAVE_FIXED);
     char *sql;
 
     change.watched = watched;
+    change.marks = marks;
     sql = piece == BOUNDS    ? bulk_bounds_sql(task, &change, lower)
           : piece == CHANGE  ? bulk_change_sql(task, &change, work->ledger, lower)
           : piece == CAREFUL ? bulk_careful_sql(task, &change, work->ledger, lower)
+          : piece == STOPPED ? bulk_stopped_sql(task, &change, work->ledger, lower)
                              : bulk_leave_sql(task, &change, work->ledger, lower);
 
     bulk_change_free(&change);
@@ -170,10 +194,24 @@ static int prepare_sharing(const struct work *work, struct lane *lane)
     return r < 0 ? r : db_prepare(lane->db, "p1", part.text);
 }
 
+/* Reading xmax is a right of its own where columns are granted one by one. */
+static int read_marks(struct db *db, const char *table, bool *ret)
+{
+    AUTO_BUF name = {0};
+    AUTO_ROWS rows = NULL;
+    int r;
+
+    sql_quote_name(&name, table);
+    r = db_query(db, "SELECT has_column_privilege($1, 'xmax', 'SELECT')", 1, (const char *[]){name.text}, &rows);
+    if (r == 0)
+        *ret = rows_boolean(rows, 0, 0);
+    return r;
+}
+
 static int prepare(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = mem_alloc(sizeof(*state));
-    static const enum piece pieces[] = {BOUNDS, CHANGE, CAREFUL, LEAVE};
+    static const enum piece pieces[] = {BOUNDS, CHANGE, CAREFUL, LEAVE, STOPPED};
     bool watched = false;
     int r;
 
@@ -184,11 +222,15 @@ static int prepare(struct work *work, struct lane *lane)
     state->piece = CHANGE;
     state->integers = whole_numbers(work->task);
     r = work_watched(lane->db, state->change.table, &watched);
+    if (r == 0 && !watched)
+        r = read_marks(lane->db, state->change.table, &state->marks);
+    if (r == 0)
+        r = db_prepare(lane->db, "a0", "SELECT set_config('synchronous_commit', 'off', true)");
     if (r < 0)
         return r;
-    for (size_t i = 0; i < ELEMENTS(pieces); i++)
+    for (size_t i = 0; i < ELEMENTS(pieces) - !state->marks; i++)
         for (int lower = lower_of(lane) != NULL; lower < 2; lower++) {
-            AUTO_TEXT sql = sql_of(pieces[i], work, watched, lower != 0);
+            AUTO_TEXT sql = sql_of(pieces[i], work, watched, state->marks, lower != 0);
 
             r = db_prepare(lane->db, (char[]){(char)pieces[i], (char)('0' + lower), '\0'}, sql);
             if (r < 0)
@@ -207,9 +249,17 @@ static void release(struct lane *lane)
     bulk_change_free(&state->walk);
     free(state->upper);
     free(state->next_upper);
+    free(state->stopped);
     free(state->error);
     free(state);
     lane->state = NULL;
+}
+
+/* What a failing row cuts the work into is not waited for one by one, but a few at a time. */
+static bool asynchronous(struct bulk_lane *state)
+{
+    state->unflushed = (state->bad > 0 || state->small > 0) && state->unflushed < UNFLUSHED ? state->unflushed + 1 : 0;
+    return state->unflushed > 0;
 }
 
 /* Sends `piece` as a transaction of its own: the fixed parameters, the change's, the lower key. */
@@ -218,15 +268,19 @@ static int send_piece(struct lane *lane, enum piece piece, const char *const *fi
     struct bulk_lane *state = lane->state;
     const struct change *more = piece == BOUNDS || piece == LEAVE ? &state->walk : &state->change;
     const char *values[24];
-    int r;
+    bool reads = piece == BOUNDS || piece == STOPPED;
+    int r = 0;
 
     memcpy(values, fixed, count * sizeof(*values));
     for (size_t i = 0; i < more->value_count; i++)
         values[count++] = more->values[i];
     if (lower != NULL)
         values[count++] = lower;
-    r = db_send(lane->db, (char[]){(char)piece, lower != NULL ? '1' : '0', '\0'}, count, values, (int)piece);
-    if (r == 0 && piece != BOUNDS)
+    if (!reads && asynchronous(state))
+        r = db_send(lane->db, "a0", 0, NULL, ASYNCHRONOUS);
+    if (r == 0)
+        r = db_send(lane->db, (char[]){(char)piece, lower != NULL ? '1' : '0', '\0'}, count, values, (int)piece);
+    if (r == 0 && !reads)
         r = db_ask(lane->db);
     if (r == 0)
         r = db_end(lane->db, (int)piece);
@@ -251,15 +305,27 @@ static int send_bounds(struct lane *lane, const char *lower, int rows)
     return send_piece(lane, BOUNDS, (const char *[]){lane->at.to, offset}, BULK_BOUNDS_FIXED, lower);
 }
 
+static int send_stopped(struct work *work, struct lane *lane)
+{
+    struct bulk_lane *state = lane->state;
+
+    state->hinted = true;
+    return send_piece(lane, STOPPED, (const char *[]){state->stopped, work->run, lane->number}, BULK_STOPPED_FIXED,
+                      lower_of(lane));
+}
+
 static int send_batch(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = lane->state;
     char delay[24];
     const char *fixed[BULK_LEAVE_FIXED] = {
-        work->run,    lane->number, work->attempt, lane->at.cursor, state->upper, state->upper,
-        delay,        state->failure == FAILURE_LOCKED ? "locked" : "failed", state->sqlstate, state->error,
+        work->run,       lane->number, work->attempt, lane->at.cursor,
+        state->upper,    state->upper, delay,         state->failure == FAILURE_LOCKED ? "locked" : "failed",
+        state->sqlstate, state->error,
     };
-    size_t count = state->piece == CHANGE ? BULK_CHANGE_FIXED : state->piece == CAREFUL ? BULK_CAREFUL_FIXED : BULK_LEAVE_FIXED;
+    size_t count = state->piece == CHANGE    ? BULK_CHANGE_FIXED
+                   : state->piece == CAREFUL ? BULK_CAREFUL_FIXED
+                                             : BULK_LEAVE_FIXED;
 
     snprintf(delay, sizeof(delay), "%lld", (long long)work->retry_delay);
     state->moved = state->failed = false;
@@ -293,6 +359,8 @@ static int send_next(struct work *work, struct lane *lane, bool stopping)
 
     if (lane->busy || lane->finished || stopping)
         return 0;
+    if (state->stopped != NULL)
+        return send_stopped(work, lane);
     if (state->upper == NULL && steps)
         step(lane);
     if (state->upper == NULL)
@@ -312,6 +380,9 @@ static void advance(struct lane *lane)
     if (state->piece != LEAVE && state->changed)
         state->doubt = false;
     state->bad = state->piece == LEAVE || state->bad < state->rows ? 0 : state->bad - state->rows;
+    state->hinted = false;
+    state->waits = 0;
+    state->small = state->bad > 0 ? SMALL_BATCHES : state->small > 0 ? state->small - 1 : 0;
     if (state->careful > 0)
         state->careful--;
     state->piece = state->careful > 0 ? CAREFUL : CHANGE;
@@ -335,13 +406,15 @@ static void reconsider(struct work *work, struct lane *lane)
         work->end = WORK_FENCED;
     } else if (state->failure == FAILURE_RUN || state->piece == LEAVE) {
         work_fail_statement(work, state->error, state->sqlstate);
-    } else if (state->failure == FAILURE_LOCKED && state->piece == CHANGE) {
+    } else if (state->failure == FAILURE_LOCKED && state->waits++ < (state->marks ? CAREFUL_TRIES : 1)) {
         state->piece = CAREFUL;
         state->careful = CAREFUL_BATCHES;
     } else if (state->rows > 1) {
         if (state->bad == 0 && state->batch.size > SMALLEST_CUT)
             state->batch.size /= 2;
         state->bad = state->rows;
+        if (state->marks && !state->hinted && state->failure == FAILURE_ROW)
+            mem_replace(&state->stopped, mem_copy(state->upper));
         mem_replace(&state->upper, NULL);
     } else {
         state->piece = LEAVE;
@@ -373,7 +446,7 @@ static void take_error(struct lane *lane, enum piece piece)
 
     state->failed = true;
     /* A walk of the index that fails is no row's fault. */
-    state->failure = piece == BOUNDS ? FAILURE_RUN : work_failure(error->sqlstate);
+    state->failure = piece == BOUNDS || piece == STOPPED ? FAILURE_RUN : work_failure(error->sqlstate);
     /* Triggers raise what they like, and call what is not there: one such row is a row, and two in a row are the run. */
     state->maybe_all = (piece == CHANGE || piece == CAREFUL) && state->failure == FAILURE_RUN && error->inside;
     if (state->maybe_all && !state->doubt)
@@ -411,7 +484,8 @@ static int part(struct work *work, struct lane *idle, const struct lane *lane)
     idle->sharing = SHARING_PARTING;
     return send_sharing(
         idle, PART,
-        (const char *[]){work->run, lane->number, work->attempt, lane->at.cursor, lane->at.to, idle->middle, number}, 7);
+        (const char *[]){work->run, lane->number, work->attempt, lane->at.cursor, lane->at.to, idle->middle, number},
+        7);
 }
 
 /* Answers to the two above. */
@@ -443,6 +517,7 @@ static void shorten(struct lane *lane)
 
     mem_replace(&state->upper, NULL);
     mem_replace(&state->next_upper, NULL);
+    mem_replace(&state->stopped, NULL);
 }
 
 /* ---- Answers ---- */
@@ -455,7 +530,8 @@ static void take_time(struct work *work, struct lane *lane)
     usec_t now = moment_monotonic(), commit = now - state->executed, counted;
 
     work->last_batch_time = now - state->sent;
-    governor_committed(&work->governor, commit);
+    if (state->unflushed == 0) /* others' commits wait for the flush, and tell of it */
+        governor_committed(&work->governor, commit);
     work_rest(work, lane, work->last_batch_time, state->rows, state->bytes);
     state->batch.target = governor_batch_time(&work->governor);
     /* A slow flush is not made quicker by fewer rows: it counts for a part of the time only, or batches shrank to one row. */
@@ -483,20 +559,37 @@ static void take_counts(struct lane *lane, const struct rows *rows)
         state->careful = CAREFUL_BATCHES;
 }
 
+/* Up to the row that failed, or else that row alone. */
+static void take_stop(struct lane *lane, const struct rows *rows)
+{
+    struct bulk_lane *state = lane->state;
+    int before;
+
+    mem_replace(&state->stopped, NULL);
+    if (rows_count(rows) == 0)
+        return;
+    before = (int)rows_integer(rows, 0, 1);
+    state->next_upper = mem_copy(rows_text(rows, 0, before > 0 ? 2 : 0));
+    state->next_rows = before > 0 ? before : 1;
+    state->bad = before + 1;
+}
+
 static int answer(struct work *work, struct lane *lane, struct answer *answer)
 {
     struct bulk_lane *state = lane->state;
-    bool bounds = answer->tag == BOUNDS;
+    bool bounds = answer->tag == BOUNDS || answer->tag == STOPPED;
 
     if (answer->tag == MIDDLE || answer->tag == PART)
         return answer_sharing(work, lane, answer);
     switch (answer->kind) {
     case ANSWER_ROWS:
-        if (bounds) {
+        if (answer->tag == STOPPED) {
+            take_stop(lane, answer->rows);
+        } else if (bounds) {
             const char *key = rows_count(answer->rows) > 0 ? rows_text(answer->rows, 0, 0) : lane->at.to;
 
             mem_replace(&state->next_upper, mem_copy(key));
-        } else if (rows_count(answer->rows) > 0) {
+        } else if (answer->tag != ASYNCHRONOUS && rows_count(answer->rows) > 0) {
             take_counts(lane, answer->rows);
         }
         break;

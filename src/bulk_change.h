@@ -12,6 +12,7 @@ struct change {
     struct buf value;                                  /* the column's new value */
     struct buf needs; /* that the row needs the change and can take it; empty: always */
     bool watched;     /* a trigger of the application may keep a row as it is, or make something else of it */
+    bool marks;       /* rows' xmax may be read, and says which of them were come to: not where `watched` locks all rows first */
 
     size_t next;            /* the number of the next parameter */
     const char *values[8];  /* parameters so far, in the order of their numbers */

@@ -138,17 +138,23 @@ static void add_seen(struct buf *sql, const struct task *task, const struct chan
     buf_add(sql, ")");
 }
 
-/* The rows to change: of the range, that need it. */
-static void add_todo(struct buf *sql, const struct task *task, const struct change *change, bool lower)
+/* WHERE: the rows to change, of the range, that need it. */
+static void add_wanting(struct buf *sql, const struct task *task, const struct change *change, bool lower)
 {
-    buf_add(sql, " FROM ");
-    add_table(sql, change);
     buf_add(sql, " WHERE ");
     add_range(sql, task, change, 6, lower);
     add_gated(sql, task, change);
     add_where(sql, task);
     add_needs(sql, change);
-    buf_add(sql, " ORDER BY ");
+}
+
+static void add_todo(struct buf *sql, const struct task *task, const struct change *change, bool lower,
+                     const char *more)
+{
+    buf_add(sql, " FROM ");
+    add_table(sql, change);
+    add_wanting(sql, task, change, lower);
+    buf_print(sql, "%s ORDER BY ", more);
     add_key(sql, change);
 }
 
@@ -157,7 +163,8 @@ static void add_sure(struct buf *sql, const char *ledger)
 {
     ledger_sql(sql, ledger,
                ", rm_sure AS MATERIALIZED (SELECT CASE WHEN count(*) = (SELECT count(*) FROM rm_held) THEN count(*)"
-               " ELSE ledger.refuse('" LEDGER_ROW "', 'a trigger or a rule swallowed the change, or made another of it')::integer"
+               " ELSE ledger.refuse('" LEDGER_ROW
+               "', 'a trigger or a rule swallowed the change, or made another of it')::integer"
                " END AS rows FROM rm_change JOIN rm_held USING (row_key) WHERE rm_change.made = rm_held.wanted)");
 }
 
@@ -175,13 +182,13 @@ static void add_returning(struct buf *sql, const struct change *change)
  * The second goes over the range once more with a hash of what is held: a join would look each key up in the index. IS TRUE
  * keeps it from one.
  */
-static void add_verified(struct buf *sql, const struct task *task, const struct change *change, const char *ledger, bool lower,
-                         const char *lock)
+static void add_verified(struct buf *sql, const struct task *task, const struct change *change, const char *ledger,
+                         bool lower, const char *lock)
 {
     buf_add(sql, ", rm_held AS MATERIALIZED (SELECT ");
     add_key(sql, change);
     buf_print(sql, " AS row_key, %s AS wanted", change->value.text);
-    add_todo(sql, task, change, lower);
+    add_todo(sql, task, change, lower, "");
     buf_print(sql, " FOR NO KEY UPDATE OF t%s), rm_change AS (", lock);
     add_update(sql, change);
     buf_add(sql, " WHERE ");
@@ -225,17 +232,54 @@ char *bulk_middle_sql(const struct task *task, const struct change *change, doub
     return buf_take(&sql);
 }
 
-/* The plain form: one step, and the number of changed rows is what it is. */
-static void add_plain(struct buf *sql, const struct task *task, const struct change *change, bool lower)
+/* The plain form: one step, and the number of changed rows is what it is. With `sparing`, all but rm_stuck's. */
+static void add_plain(struct buf *sql, const struct task *task, const struct change *change, bool lower, bool sparing)
 {
     buf_add(sql, ", rm_change AS (");
     add_update(sql, change);
-    buf_add(sql, " WHERE ");
-    add_range(sql, task, change, 6, lower);
-    add_gated(sql, task, change);
-    add_where(sql, task);
-    add_needs(sql, change);
+    add_wanting(sql, task, change, lower);
+    if (sparing) {
+        buf_add(sql, " AND NOT (");
+        add_key(sql, change);
+        buf_add(sql, " IN (SELECT row_key FROM rm_stuck))");
+    }
     buf_add(sql, " RETURNING 1)");
+}
+
+/*
+ * SKIP LOCKED for all rows costs as much again as their change. Only a row with an xmax can be locked, and few rows have one:
+ * those are tried, and what is locked of them is rm_stuck. A lock that is younger than the statement is waited for.
+ */
+static void add_sparing(struct buf *sql, const struct task *task, const struct change *change, bool lower)
+{
+    buf_add(sql, ", rm_marked AS MATERIALIZED (SELECT ");
+    add_key(sql, change);
+    buf_add(sql, " AS row_key");
+    add_todo(sql, task, change, lower, " AND t.xmax <> 0");
+    buf_add(sql, "), rm_free AS MATERIALIZED (SELECT ");
+    add_key(sql, change);
+    buf_add(sql, " AS row_key FROM ");
+    add_table(sql, change);
+    buf_add(sql, " WHERE ");
+    add_key(sql, change);
+    buf_add(sql, " = ANY (ARRAY(SELECT row_key FROM rm_marked)) ORDER BY ");
+    add_key(sql, change);
+    buf_add(sql, " FOR NO KEY UPDATE OF t SKIP LOCKED),"
+                 " rm_stuck AS MATERIALIZED (SELECT row_key FROM rm_marked EXCEPT SELECT row_key FROM rm_free)");
+    add_plain(sql, task, change, lower, true);
+}
+
+/* SKIP LOCKED for all rows, each of which is compared with what it should be. */
+static void add_skipping(struct buf *sql, const struct task *task, const struct change *change, const char *ledger,
+                         bool lower)
+{
+    buf_add(sql, ", rm_todo AS MATERIALIZED (SELECT ");
+    add_key(sql, change);
+    buf_add(sql, " AS row_key");
+    add_todo(sql, task, change, lower, "");
+    buf_add(sql, ")");
+    add_verified(sql, task, change, ledger, lower, " SKIP LOCKED");
+    buf_add(sql, ", rm_stuck AS (SELECT row_key FROM rm_todo EXCEPT SELECT row_key FROM rm_held)");
 }
 
 char *bulk_change_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
@@ -250,7 +294,7 @@ char *bulk_change_sql(const struct task *task, const struct change *change, cons
     if (change->watched)
         add_verified(&sql, task, change, ledger, lower, "");
     else
-        add_plain(&sql, task, change, lower);
+        add_plain(&sql, task, change, lower, false);
     if (counts)
         add_seen(&sql, task, change, lower);
     buf_add(&sql, " ");
@@ -262,25 +306,58 @@ char *bulk_careful_sql(const struct task *task, const struct change *change, con
 {
     struct buf sql = {0};
     bool counts = change->needs.length > 0;
+    const char *changed = change->marks ? CHANGED : VERIFIED;
+    AUTO_TEXT skipped =
+        mem_print("greatest((SELECT rows FROM rm_seen) - %s - (SELECT count(*) FROM rm_late), 0)", changed);
 
     buf_add(&sql, "WITH ");
     ledger_add_gate(&sql, ledger);
-    buf_add(&sql, ", rm_todo AS MATERIALIZED (SELECT ");
-    add_key(&sql, change);
-    buf_add(&sql, " AS row_key");
-    add_todo(&sql, task, change, lower);
-    buf_add(&sql, ")");
-    add_verified(&sql, task, change, ledger, lower, " SKIP LOCKED");
+    if (change->marks)
+        add_sparing(&sql, task, change, lower);
+    else
+        add_skipping(&sql, task, change, ledger, lower);
     if (counts)
         add_seen(&sql, task, change, lower);
     buf_add(&sql, ", rm_late AS (");
     ledger_add_leave(&sql, ledger);
-    buf_add(&sql, "SELECT $1::bigint, row_key::text, $2::integer, 'locked', 'another session holds a lock on the row', '55P03',"
-                  " clock_timestamp() + $7::bigint * interval '1 microsecond'"
-                  " FROM (SELECT row_key FROM rm_todo EXCEPT SELECT row_key FROM rm_held) AS stuck RETURNING 1) ");
-    ledger_add_move(&sql, ledger, VERIFIED,
-                    counts ? "greatest((SELECT rows FROM rm_seen) - " VERIFIED " - (SELECT count(*) FROM rm_late), 0)" : "0");
+    buf_add(
+        &sql,
+        "SELECT $1::bigint, row_key::text, $2::integer, 'locked', 'another session holds a lock on the row', '55P03',"
+        " clock_timestamp() + $7::bigint * interval '1 microsecond' FROM rm_stuck RETURNING 1) ");
+    ledger_add_move(&sql, ledger, changed, counts ? skipped : "0");
     buf_add(&sql, ", (SELECT count(*) FROM rm_late)");
+    return buf_take(&sql);
+}
+
+char *bulk_stopped_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
+{
+    struct buf sql = {0};
+
+    buf_add(&sql, "WITH rm_first AS MATERIALIZED (SELECT ");
+    add_key(&sql, change);
+    buf_add(&sql, " AS row_key FROM ");
+    add_table(&sql, change);
+    buf_add(&sql, " WHERE ");
+    add_range(&sql, task, change, 1, lower);
+    add_where(&sql, task);
+    add_needs(&sql, change);
+    ledger_sql(&sql, ledger,
+               " AND t.xmax <> (SELECT xmax FROM ledger.lane WHERE run_id = $2::bigint AND lane = $3::integer)");
+    /* All parameters must be used; this costs nothing. */
+    buf_print(&sql, " AND CASE WHEN false THEN %s END IS NULL ORDER BY ", change->value.text);
+    add_key(&sql, change);
+    buf_add(&sql, " LIMIT 1), rm_before AS MATERIALIZED (SELECT ");
+    add_key(&sql, change);
+    buf_add(&sql, " AS row_key FROM ");
+    add_table(&sql, change);
+    buf_add(&sql, " WHERE ");
+    add_range(&sql, task, change, 1, lower);
+    buf_add(&sql, " AND ");
+    add_key(&sql, change);
+    buf_add(&sql, " < (SELECT row_key FROM rm_first) ORDER BY ");
+    add_key(&sql, change);
+    buf_add(&sql, ") SELECT row_key::text, (SELECT count(*) FROM rm_before),"
+                  " (SELECT b.row_key::text FROM rm_before AS b ORDER BY b.row_key DESC LIMIT 1) FROM rm_first");
     return buf_take(&sql);
 }
 
@@ -320,13 +397,14 @@ char *bulk_retry_sql(const struct task *task, const struct change *change, const
     buf_add(&sql, " WHERE ");
     add_key(&sql, change);
     buf_print(&sql, " = $6::%s", task->key.type);
-    ledger_sql(&sql, ledger,
-               " AND EXISTS (SELECT 1 FROM ledger.leftover o JOIN ledger.run r ON r.id = o.run_id WHERE r.id = $1::bigint"
-               " AND o.key = $2::text AND o.attempts = $3::integer AND r.attempt = $4::integer)"
-               " FOR NO KEY UPDATE OF t SKIP LOCKED),"
-               " rm_gone AS (DELETE FROM ledger.leftover o USING ledger.run r WHERE r.id = o.run_id AND o.run_id = $1::bigint"
-               " AND o.key = $2::text AND o.attempts = $3::integer AND r.attempt = $4::integer"
-               " AND (EXISTS (SELECT 1 FROM rm_target) OR NOT EXISTS (SELECT 1 FROM ");
+    ledger_sql(
+        &sql, ledger,
+        " AND EXISTS (SELECT 1 FROM ledger.leftover o JOIN ledger.run r ON r.id = o.run_id WHERE r.id = $1::bigint"
+        " AND o.key = $2::text AND o.attempts = $3::integer AND r.attempt = $4::integer)"
+        " FOR NO KEY UPDATE OF t SKIP LOCKED),"
+        " rm_gone AS (DELETE FROM ledger.leftover o USING ledger.run r WHERE r.id = o.run_id AND o.run_id = $1::bigint"
+        " AND o.key = $2::text AND o.attempts = $3::integer AND r.attempt = $4::integer"
+        " AND (EXISTS (SELECT 1 FROM rm_target) OR NOT EXISTS (SELECT 1 FROM ");
     add_table(&sql, change);
     buf_add(&sql, " WHERE ");
     add_key(&sql, change);
@@ -341,9 +419,11 @@ char *bulk_retry_sql(const struct task *task, const struct change *change, const
     add_returning(&sql, change);
     add_sure(&sql, ledger);
     ledger_sql(&sql, ledger,
-               ", rm_lane AS (UPDATE ledger.lane SET rows_done = rows_done + " VERIFIED ", rows_skipped = rows_skipped + 1 - " VERIFIED
+               ", rm_lane AS (UPDATE ledger.lane SET rows_done = rows_done + " VERIFIED
+               ", rows_skipped = rows_skipped + 1 - " VERIFIED
                " WHERE run_id = $1::bigint AND lane = $5::integer AND EXISTS (SELECT 1 FROM rm_gone))"
-               " UPDATE ledger.run SET rows_done = rows_done + " VERIFIED ", rows_skipped = rows_skipped + 1 - " VERIFIED
+               " UPDATE ledger.run SET rows_done = rows_done + " VERIFIED
+               ", rows_skipped = rows_skipped + 1 - " VERIFIED
                " WHERE id = $1::bigint AND EXISTS (SELECT 1 FROM rm_gone) RETURNING 1");
     return buf_take(&sql);
 }

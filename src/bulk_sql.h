@@ -17,6 +17,7 @@ enum {
     BULK_CHANGE_FIXED = 6, /* run, lane, attempt, cursor, new cursor, new cursor again (in the key's type) */
     BULK_CAREFUL_FIXED = 7, /* … and the delay of leftovers in microseconds */
     BULK_LEAVE_FIXED = 10, /* … and reason, sqlstate, error */
+    BULK_STOPPED_FIXED = 3, /* range's end, run, lane */
     BULK_RETRY_FIXED = 6,  /* run, key, attempts, run's attempt, lane, key again */
 };
 
@@ -32,6 +33,12 @@ char *bulk_bounds_sql(const struct task *, const struct change *, bool lower);
 char *bulk_middle_sql(const struct task *, const struct change *, double percent);
 char *bulk_change_sql(const struct task *, const struct change *, const char *ledger, bool lower);
 char *bulk_careful_sql(const struct task *, const struct change *, const char *ledger, bool lower);
+/*
+ * After a change that failed: the first key whose row it had not come to, how many keys of the range are before it, and the
+ * last of those; no row where it came to all. Rows that it had changed still have its transaction in their xmax, as has the
+ * lane's row, which its gate had locked. A hint only: another session may have written to a row since.
+ */
+char *bulk_stopped_sql(const struct task *, const struct change *, const char *ledger, bool lower);
 char *bulk_leave_sql(const struct task *, const struct change *, const char *ledger, bool lower);
 char *bulk_retry_sql(const struct task *, const struct change *, const char *ledger);
 char *bulk_count_sql(const struct task *, const struct change *); /* rows, by how much, skipped */

@@ -198,6 +198,11 @@ static const char indexes_sql[] = TREE
     "  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attname = ANY ($2::text[])"
     " WHERE " INDEX_HAS_COLUMN " GROUP BY x.oid, x.relkind, i.indexrelid, i.indisunique ORDER BY 1";
 
+static const char marks_sql[] =
+    TREE "SELECT format('GRANT SELECT (xmax) ON %I.%I TO %I;', n.nspname, c.relname, current_user)"
+         "  FROM target JOIN pg_class c ON c.oid = target.oid JOIN pg_namespace n ON n.oid = c.relnamespace"
+         " WHERE NOT has_column_privilege(c.oid, 'xmax', 'SELECT')";
+
 /* ---- Advice ---- */
 
 static void advise_fillfactor(const struct heap *heap, struct problems *advice)
@@ -231,6 +236,17 @@ static void advise_indexes(const char *table, const struct rows *indexes, struct
                      "table %s: index %s has %s, so no update can be HOT: each writes to all indexes, and a new row "
                      "waits for vacuum in each",
                      table, rows_text(indexes, i, 0), rows_text(indexes, i, 1));
+}
+
+/* A right that nobody thinks of, where columns are granted one by one. */
+static void advise_marks(const char *table, const struct rows *grants, struct problems *advice)
+{
+    for (int i = 0; i < rows_count(grants); i++)
+        problems_add(advice, true, rows_text(grants, i, 0),
+                     "table %s: the role may not read xmax, which tells locked rows from free ones, and how far a "
+                     "batch had come that "
+                     "failed: without it each such row holds up the rest of a run longer",
+                     table);
 }
 
 /* ---- A job's table ---- */
@@ -280,6 +296,7 @@ int price_job(struct db *db, const struct configuration *configuration, const st
     AUTO_TEXT columns = NULL;
     AUTO_ROWS heaps = NULL;
     AUTO_ROWS indexes = NULL;
+    AUTO_ROWS grants = NULL;
     int r;
 
     if (job->kind->change == NULL)
@@ -290,9 +307,12 @@ int price_job(struct db *db, const struct configuration *configuration, const st
     r = db_query(db, heaps_sql, 2, (const char *const[]){table.text, columns}, &heaps);
     if (r == 0)
         r = db_query(db, indexes_sql, 3, (const char *const[]){table.text, columns, change.column}, &indexes);
+    if (r == 0)
+        r = db_query(db, marks_sql, 1, (const char *const[]){table.text}, &grants);
     if (r == 0) {
         print_price(change.table, heaps, indexes);
         advise_indexes(change.table, indexes, advice);
+        advise_marks(change.table, grants, advice);
     }
     for (int i = 0; r == 0 && i < rows_count(heaps); i++) {
         struct heap heap = heap_of(heaps, i);

@@ -111,9 +111,20 @@ def test_a_scheduled_run_with_leftovers_is_not_followed_by_an_extra_one(shop):
     assert [made["state"] for made in shop.runs()] == ["done", "done"]
 
 
-def test_a_batch_waits_once_at_most(shop):
+# The program's role may read which rows have an xmax, or not.
+MARKS = pytest.mark.parametrize("marks", ["with marks", "without marks"])
+
+
+def unmarked(shop, marks):
+    if marks == "without marks":
+        shop.sql("REVOKE SELECT (xmax) ON shop.users FROM roundsman")
+
+
+@MARKS
+def test_a_batch_waits_once_at_most(shop, marks):
     """A hundred rows are locked, ten in each of ten batches: there are ten waits."""
     configure(shop, lock_timeout="60ms", batch_max=100)
+    unmarked(shop, marks)
     shop.sql(f'ALTER DATABASE "{shop.name}" SET deadlock_timeout = 20')  # how long a wait must last to be logged
     expected = shop.books().with_points(10)
     with shop.hold("SELECT FROM shop.users WHERE id % 10 = 5 FOR NO KEY UPDATE"):
@@ -204,11 +215,12 @@ FAILING = {
 }
 
 
+@MARKS
 @pytest.mark.parametrize("case", FAILING)
-@pytest.mark.parametrize("lanes", [1])
-def test_failing_rows_are_found_and_left_over(shop, case, lanes):
+def test_failing_rows_are_found_and_left_over(shop, case, marks):
     sqlstate, keys, spoil, mend = FAILING[case]
-    configure(shop, lanes=lanes)
+    configure(shop)
+    unmarked(shop, marks)
     if spoil is None:
         triggered(shop, "RAISE EXCEPTION 'not user %', NEW.id;", f"NEW.id IN ({', '.join(map(str, keys))})")
     else:
@@ -237,6 +249,33 @@ def test_failing_rows_are_found_and_left_over(shop, case, lanes):
     run(shop)
     expect(shop, expected)
     assert [(made["state"], made["rows_done"]) for made in shop.runs()] == [("done", 1000)]
+
+
+def test_a_failing_row_is_found_at_once(shop):
+    """By how far its batch had come: it fails in that, and alone. Halving takes some ten attempts."""
+    configure(shop, batch_max=2000)
+    shop.sql(FAILING["constraint"][2])
+    run(shop, 10)
+    errors = re.findall(rf"@{shop.name} ERROR: .*violates check constraint", shop.server.log())
+    assert len(errors) == 3, errors  # and once more at the end of the run
+    assert [left["key"] for left in shop.leftovers()] == ["700"]
+
+
+def test_marks_that_mislead(shop):
+    """The batch that steps over locked rows fails, at a row that it had tried to lock before it changed any."""
+    configure(shop, lanes=1)
+    shop.sql(FAILING["constraint"][2])
+    shop.sql("SELECT FROM shop.users WHERE id IN (300, 700, 701) FOR UPDATE")  # they have an xmax from now on
+    before = shop.books()
+    expected = before.with_points(10)
+    expected.points.update((key, before.points[key]) for key in (5, 700))
+    with shop.hold("SELECT FROM shop.users WHERE id = 5 FOR UPDATE"):
+        run(shop, 10)
+        assert {(left["key"], left["reason"]) for left in shop.leftovers()} == {("5", "locked"), ("700", "failed")}
+        expect(shop, expected)
+    shop.sql(FAILING["constraint"][3])
+    run(shop)
+    expect(shop, before.with_points(10))
 
 
 def test_failing_and_locked_rows_beside_each_other(shop):

@@ -50,6 +50,15 @@ def test_the_reference_schema_follows_its_own_advice(shop):
         "price: shop.menu_items") < out.index("job cancel-unpaid"), out
 
 
+def test_the_right_to_read_marks(shop):
+    shop.sql("REVOKE SELECT (xmax) ON shop.users FROM roundsman")
+    [(text, remedy)] = advice(check(shop))
+    assert "table shop.users: the role may not read xmax" in text
+    assert remedy == "GRANT SELECT (xmax) ON shop.users TO roundsman;"
+    shop.sql(remedy)
+    assert advice(check(shop)) == []
+
+
 @pytest.mark.parametrize("definition", [
     "(last_modified_at)", "(name, last_modified_at DESC)", "(name) INCLUDE (last_modified_at)",
     "(name) WHERE last_modified_at > '2020-01-01Z'", "(shop.day(last_modified_at))"])
