@@ -46,7 +46,6 @@ struct bulk_lane {
     bool dense;            /* the last batch had a row for every other key at least: its end need not be looked for */
     int bad;               /* how many keys from the cursor on have a failing row among them; 0: none is known */
     char *stopped;         /* the end of the batch that failed, while STOPPED is to be asked */
-    bool hinted;           /* it was asked in this batch */
     int small;             /* transactions that are small yet, after a failing row: they do not wait for their flush */
     int unflushed;         /* transactions that did not, in a row */
     int waits;             /* how often the current batch has lost a wait for a lock */
@@ -309,7 +308,6 @@ static int send_stopped(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = lane->state;
 
-    state->hinted = true;
     return send_piece(lane, STOPPED, (const char *[]){state->stopped, work->run, lane->number}, BULK_STOPPED_FIXED,
                       lower_of(lane));
 }
@@ -380,7 +378,6 @@ static void advance(struct lane *lane)
     if (state->piece != LEAVE && state->changed)
         state->doubt = false;
     state->bad = state->piece == LEAVE || state->bad < state->rows ? 0 : state->bad - state->rows;
-    state->hinted = false;
     state->waits = 0;
     state->small = state->bad > 0 ? SMALL_BATCHES : state->small > 0 ? state->small - 1 : 0;
     if (state->careful > 0)
@@ -413,7 +410,7 @@ static void reconsider(struct work *work, struct lane *lane)
         if (state->bad == 0 && state->batch.size > SMALLEST_CUT)
             state->batch.size /= 2;
         state->bad = state->rows;
-        if (state->marks && !state->hinted && state->failure == FAILURE_ROW)
+        if (state->marks && state->failure == FAILURE_ROW)
             mem_replace(&state->stopped, mem_copy(state->upper));
         mem_replace(&state->upper, NULL);
     } else {
