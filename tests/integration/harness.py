@@ -60,6 +60,9 @@ WRAPPER = shlex.split(os.environ.get("ROUNDSMAN_WRAPPER", ""))
 VAR = pathlib.Path(os.environ.get("ROUNDSMAN_VAR") or TOP / "var").absolute()
 PATIENCE = 10 if WRAPPER else 1  # what timeouts are multiplied by
 
+# For the tests' own sessions: to compile a plan for their few rows takes longer than all else. The program's are left alone.
+UNCOMPILED = "-c jit=off"
+
 YEARLY = "0 0 1 1 *"
 JOBS = [
     {"name": "daily-points", "kind": "points", "schedule": YEARLY, "amount": 10000, "catch_up": "all"},
@@ -138,14 +141,14 @@ class Server:
         return f"host={self.socket} port=5432 dbname={dbname} user={user}"
 
     def connect(self, dbname="postgres", user="postgres", autocommit=True, **more):
-        return psycopg.connect(self.conninfo(dbname, user), autocommit=autocommit, **more)
+        return psycopg.connect(self.conninfo(dbname, user), autocommit=autocommit, **{"options": UNCOMPILED, **more})
 
     def psql(self, dbname, *arguments):
         program = pathlib.Path(self._server("bin")) / "psql"
         done = subprocess.run([program, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.conninfo(dbname),
                                *map(str, arguments)],
                               stdin=subprocess.DEVNULL, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              text=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+                              text=True, env={**os.environ, "LC_ALL": "C.UTF-8", "PGOPTIONS": UNCOMPILED})
         if done.returncode != 0:
             raise RuntimeError(done.stdout)
         return done.stdout
