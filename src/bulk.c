@@ -14,8 +14,9 @@
 enum piece {
     BOUNDS = 'b',
     CHANGE = 'c',
-    CAREFUL = 's',
-    STOPPED = 'w', /* where the batch that failed had come to */
+    CAREFUL = 's',  /* steps over rows that are locked */
+    SKIPPING = 'k', /* the same where locks come and go too fast for CAREFUL: never waits, and costs more */
+    STOPPED = 'w',  /* where the batch that failed had come to */
     LEAVE = 'l',
     ASYNCHRONOUS = 'a',
     MIDDLE = 'm',
@@ -28,7 +29,6 @@ enum piece {
 
 /* Where one row is locked, more are: so many batches after one that met a lock wait for none. */
 #define CAREFUL_BATCHES 32
-#define CAREFUL_TRIES 3 /* of one batch: a lock may be taken while it is on its way */
 #define SMALL_BATCHES 8 /* after one that failed */
 #define UNFLUSHED 8
 #define SMALLEST_CUT 32 /* rows down to which failures cut the batches that follow */
@@ -48,7 +48,7 @@ struct bulk_lane {
     char *stopped;         /* the end of the batch that failed, while STOPPED is to be asked */
     int small;             /* transactions that are small yet, after a failing row: they do not wait for their flush */
     int unflushed;         /* transactions that did not, in a row */
-    int waits;             /* how often the current batch has lost a wait for a lock */
+    enum piece stepping;   /* CAREFUL or SKIPPING: what steps over locked rows for now */
     int careful;           /* batches that still skip locked rows at once, after one that waited in vain */
     enum piece piece;      /* what the current batch is tried with */
     int ends;              /* transactions in flight */
@@ -146,21 +146,27 @@ static int split(struct db *db, struct task *task, int lanes, struct ledger_rang
 
 /* ---- A lane ---- */
 
+static bool steps_over(enum piece piece)
+{
+    return piece == CAREFUL || piece == SKIPPING;
+}
+
 static char *sql_of(enum piece piece, const struct work *work, bool watched, bool marks, bool lower)
 {
     const struct task *task = work->task;
+    bool careful = steps_over(piece);
     struct change change = piece == BOUNDS    ? bulk_walk(task, BULK_BOUNDS_FIXED)
                            : piece == CHANGE  ? bulk_change(task, BULK_CHANGE_FIXED)
-                           : piece == CAREFUL ? bulk_change(task, BULK_CAREFUL_FIXED)
+                           : careful          ? bulk_change(task, BULK_CAREFUL_FIXED)
                            : piece == STOPPED ? bulk_change(task, BULK_STOPPED_FIXED)
                                               : bulk_walk(task, BULK_LEAVE_FIXED);
     char *sql;
 
     change.watched = watched;
-    change.marks = marks;
+    change.marks = marks && piece != SKIPPING;
     sql = piece == BOUNDS    ? bulk_bounds_sql(task, &change, lower)
           : piece == CHANGE  ? bulk_change_sql(task, &change, work->ledger, lower)
-          : piece == CAREFUL ? bulk_careful_sql(task, &change, work->ledger, lower)
+          : careful          ? bulk_careful_sql(task, &change, work->ledger, lower)
           : piece == STOPPED ? bulk_stopped_sql(task, &change, work->ledger, lower)
                              : bulk_leave_sql(task, &change, work->ledger, lower);
 
@@ -210,7 +216,7 @@ static int read_marks(struct db *db, const char *table, bool *ret)
 static int prepare(struct work *work, struct lane *lane)
 {
     struct bulk_lane *state = mem_alloc(sizeof(*state));
-    static const enum piece pieces[] = {BOUNDS, CHANGE, CAREFUL, LEAVE, STOPPED};
+    static const enum piece pieces[] = {BOUNDS, CHANGE, CAREFUL, LEAVE, STOPPED, SKIPPING};
     bool watched = false;
     int r;
 
@@ -219,6 +225,7 @@ static int prepare(struct work *work, struct lane *lane)
     state->walk = bulk_walk(work->task, BULK_BOUNDS_FIXED);
     state->batch = batch_begin(governor_batch_time(&work->governor), work->batch_max);
     state->piece = CHANGE;
+    state->stepping = CAREFUL;
     state->integers = whole_numbers(work->task);
     r = work_watched(lane->db, state->change.table, &watched);
     if (r == 0 && !watched)
@@ -227,7 +234,7 @@ static int prepare(struct work *work, struct lane *lane)
         r = db_prepare(lane->db, "a0", "SELECT set_config('synchronous_commit', 'off', true)");
     if (r < 0)
         return r;
-    for (size_t i = 0; i < ELEMENTS(pieces) - !state->marks; i++)
+    for (size_t i = 0; i < ELEMENTS(pieces) - (state->marks ? 0 : 2); i++)
         for (int lower = lower_of(lane) != NULL; lower < 2; lower++) {
             AUTO_TEXT sql = sql_of(pieces[i], work, watched, state->marks, lower != 0);
 
@@ -321,9 +328,9 @@ static int send_batch(struct work *work, struct lane *lane)
         state->upper,    state->upper, delay,         state->failure == FAILURE_LOCKED ? "locked" : "failed",
         state->sqlstate, state->error,
     };
-    size_t count = state->piece == CHANGE    ? BULK_CHANGE_FIXED
-                   : state->piece == CAREFUL ? BULK_CAREFUL_FIXED
-                                             : BULK_LEAVE_FIXED;
+    size_t count = state->piece == CHANGE     ? BULK_CHANGE_FIXED
+                   : steps_over(state->piece) ? BULK_CAREFUL_FIXED
+                                              : BULK_LEAVE_FIXED;
 
     snprintf(delay, sizeof(delay), "%lld", (long long)work->retry_delay);
     state->moved = state->failed = false;
@@ -378,11 +385,12 @@ static void advance(struct lane *lane)
     if (state->piece != LEAVE && state->changed)
         state->doubt = false;
     state->bad = state->piece == LEAVE || state->bad < state->rows ? 0 : state->bad - state->rows;
-    state->waits = 0;
     state->small = state->bad > 0 ? SMALL_BATCHES : state->small > 0 ? state->small - 1 : 0;
     if (state->careful > 0)
         state->careful--;
-    state->piece = state->careful > 0 ? CAREFUL : CHANGE;
+    if (state->careful == 0)
+        state->stepping = CAREFUL;
+    state->piece = state->careful > 0 ? state->stepping : CHANGE;
     mem_replace(&lane->at.cursor, state->upper);
     state->upper = NULL;
     lane->finished = strcmp(lane->at.cursor, lane->at.to) == 0;
@@ -391,6 +399,17 @@ static void advance(struct lane *lane)
         state->rows = state->next_rows;
         state->next_upper = NULL;
     }
+}
+
+/* After a wait that was lost: with what waits less, if there is anything. */
+static bool step_over(struct bulk_lane *state)
+{
+    if (state->piece == CAREFUL && state->marks)
+        state->stepping = SKIPPING;
+    else if (state->piece != CHANGE)
+        return false;
+    state->piece = state->stepping;
+    return true;
 }
 
 /* The batch is not in: decides what to try instead. */
@@ -403,8 +422,7 @@ static void reconsider(struct work *work, struct lane *lane)
         work->end = WORK_FENCED;
     } else if (state->failure == FAILURE_RUN || state->piece == LEAVE) {
         work_fail_statement(work, state->error, state->sqlstate);
-    } else if (state->failure == FAILURE_LOCKED && state->waits++ < (state->marks ? CAREFUL_TRIES : 1)) {
-        state->piece = CAREFUL;
+    } else if (state->failure == FAILURE_LOCKED && step_over(state)) {
         state->careful = CAREFUL_BATCHES;
     } else if (state->rows > 1) {
         if (state->bad == 0 && state->batch.size > SMALLEST_CUT)
@@ -443,9 +461,9 @@ static void take_error(struct lane *lane, enum piece piece)
 
     state->failed = true;
     /* A walk of the index that fails is no row's fault. */
-    state->failure = piece == BOUNDS || piece == STOPPED ? FAILURE_RUN : work_failure(error->sqlstate);
+    state->failure = piece == BOUNDS ? FAILURE_RUN : work_failure(error->sqlstate);
     /* Triggers raise what they like, and call what is not there: one such row is a row, and two in a row are the run. */
-    state->maybe_all = (piece == CHANGE || piece == CAREFUL) && state->failure == FAILURE_RUN && error->inside;
+    state->maybe_all = (piece == CHANGE || steps_over(piece)) && state->failure == FAILURE_RUN && error->inside;
     if (state->maybe_all && !state->doubt)
         state->failure = FAILURE_ROW;
     mem_replace(&state->error, mem_copy(error->message));
@@ -543,7 +561,7 @@ static void take_counts(struct lane *lane, const struct rows *rows)
 {
     struct bulk_lane *state = lane->state;
     int64_t done = rows_integer(rows, 0, 0), skipped = rows_integer(rows, 0, 1);
-    int64_t late = state->piece == CAREFUL ? rows_integer(rows, 0, 3) : 0;
+    int64_t late = steps_over(state->piece) ? rows_integer(rows, 0, 3) : 0;
 
     state->moved = true;
     state->executed = moment_monotonic();
@@ -591,6 +609,10 @@ static int answer(struct work *work, struct lane *lane, struct answer *answer)
         }
         break;
     case ANSWER_ERROR:
+        if (answer->tag == STOPPED) { /* `where` fails at that row, too: no hint, then */
+            mem_replace(&state->stopped, NULL);
+            break;
+        }
         if (!state->failed)
             take_error(lane, (enum piece)answer->tag);
         if (bounds && state->upper == NULL)

@@ -261,6 +261,8 @@ static void add_sparing(struct buf *sql, const struct task *task, const struct c
     buf_add(sql, " AS row_key FROM ");
     add_table(sql, change);
     buf_add(sql, " WHERE ");
+    add_range(sql, task, change, 6, lower); /* or each key would be looked for in every partition */
+    buf_add(sql, " AND ");
     add_key(sql, change);
     buf_add(sql, " = ANY (ARRAY(SELECT row_key FROM rm_marked)) ORDER BY ");
     add_key(sql, change);
@@ -333,16 +335,30 @@ char *bulk_stopped_sql(const struct task *task, const struct change *change, con
 {
     struct buf sql = {0};
 
-    buf_add(&sql, "WITH rm_first AS MATERIALIZED (SELECT ");
+    buf_add(&sql, "WITH rm_last AS MATERIALIZED (SELECT ");
     add_key(&sql, change);
     buf_add(&sql, " AS row_key FROM ");
     add_table(&sql, change);
     buf_add(&sql, " WHERE ");
     add_range(&sql, task, change, 1, lower);
+    ledger_sql(
+        &sql, ledger,
+        " AND t.xmax = (SELECT xmax FROM ledger.lane WHERE run_id = $2::bigint AND lane = $3::integer) ORDER BY ");
+    add_key(&sql, change);
+    buf_add(&sql, " DESC LIMIT 1), rm_first AS MATERIALIZED (SELECT ");
+    add_key(&sql, change);
+    buf_add(&sql, " AS row_key FROM ");
+    add_table(&sql, change);
+    buf_add(&sql, " WHERE ");
+    add_range(&sql, task, change, 1, lower);
+    buf_add(&sql, " AND ");
+    add_key(&sql, change);
+    if (lower)
+        buf_print(&sql, " > coalesce((SELECT row_key FROM rm_last), $%zu::%s)", change->next, task->key.type);
+    else
+        buf_add(&sql, " > (SELECT row_key FROM rm_last)");
     add_where(&sql, task);
     add_needs(&sql, change);
-    ledger_sql(&sql, ledger,
-               " AND t.xmax <> (SELECT xmax FROM ledger.lane WHERE run_id = $2::bigint AND lane = $3::integer)");
     /* All parameters must be used; this costs nothing. */
     buf_print(&sql, " AND CASE WHEN false THEN %s END IS NULL ORDER BY ", change->value.text);
     add_key(&sql, change);

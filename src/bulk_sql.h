@@ -34,9 +34,10 @@ char *bulk_middle_sql(const struct task *, const struct change *, double percent
 char *bulk_change_sql(const struct task *, const struct change *, const char *ledger, bool lower);
 char *bulk_careful_sql(const struct task *, const struct change *, const char *ledger, bool lower);
 /*
- * After a change that failed: the first key whose row it had not come to, how many keys of the range are before it, and the
- * last of those; no row where it came to all. Rows that it had changed still have its transaction in their xmax, as has the
- * lane's row, which its gate had locked. A hint only: another session may have written to a row since.
+ * After a change that failed: the first key after the last row that it had changed, how many keys of the range are before it,
+ * and the last of those; no row where it came to the end. Rows that it had changed still have its transaction in their xmax, as
+ * has the lane's row, which its gate had locked. A hint only: another session may have written to a row since, and where it
+ * holds a lock, too, the xmax is of both. It fails where `where` fails.
  */
 char *bulk_stopped_sql(const struct task *, const struct change *, const char *ledger, bool lower);
 char *bulk_leave_sql(const struct task *, const struct change *, const char *ledger, bool lower);

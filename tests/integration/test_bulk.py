@@ -208,6 +208,8 @@ def test_a_row_that_is_gone_is_no_leftover_any_more(shop):
 FAILING = {
     "constraint": ("23514", [700], "ALTER TABLE shop.users ADD CONSTRAINT tight CHECK (id <> 700 OR points <= 1000) NOT VALID",
                    "ALTER TABLE shop.users DROP CONSTRAINT tight"),
+    "condition": ("22012", [500], "UPDATE shop.users SET name = '0' WHERE id = 500; GRANT SELECT ON shop.users TO roundsman",
+                  "UPDATE shop.users SET name = '1' WHERE id = 500"),
     "overflow": ("22003", [1, 1000], "UPDATE shop.users SET points = 9223372036854775807 WHERE id IN (1, 1000)",
                  "UPDATE shop.users SET points = 1000 WHERE id IN (1, 1000)"),
     "trigger": ("P0001", list(range(7, 1001, 20)), None, "DROP TRIGGER before ON shop.users"),
@@ -219,7 +221,7 @@ FAILING = {
 @pytest.mark.parametrize("case", FAILING)
 def test_failing_rows_are_found_and_left_over(shop, case, marks):
     sqlstate, keys, spoil, mend = FAILING[case]
-    configure(shop)
+    configure(shop, **({"where": "CASE WHEN name = '0' THEN 1 / (points - points) ELSE 1 END = 1"} if case == "condition" else {}))
     unmarked(shop, marks)
     if spoil is None:
         triggered(shop, "RAISE EXCEPTION 'not user %', NEW.id;", f"NEW.id IN ({', '.join(map(str, keys))})")
@@ -259,6 +261,33 @@ def test_a_failing_row_is_found_at_once(shop):
     errors = re.findall(rf"@{shop.name} ERROR: .*violates check constraint", shop.server.log())
     assert len(errors) == 3, errors  # and once more at the end of the run
     assert [left["key"] for left in shop.leftovers()] == ["700"]
+
+
+def test_an_open_transaction_beside_a_failing_row(shop):
+    """The rows that it has referenced have an xmax of two: they do not mislead."""
+    configure(shop, batch_max=2000)
+    shop.sql(FAILING["constraint"][2])
+    with shop.hold("INSERT INTO shop.orders (user_id) SELECT n FROM generate_series(2, 1000, 2) AS n"):
+        run(shop, 10)
+        errors = re.findall(rf"@{shop.name} ERROR: .*violates check constraint", shop.server.log())
+        assert len(errors) == 3, errors
+        assert [left["key"] for left in shop.leftovers()] == ["700"]
+
+
+def test_a_batch_that_steps_over_locks_and_loses_a_wait(shop):
+    """A row is locked after its snapshot: it is done again in the way that waits for none."""
+    configure(shop, where="CASE WHEN id = 60 THEN pg_sleep(0.5) IS NOT NULL ELSE true END")
+    expected = shop.books().with_points(10)
+    with shop.hold("SELECT FROM shop.users WHERE id = 50 FOR UPDATE"), shop.start("--run-once", "points") as process:
+        wait_until(lambda: shop.sql("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE '%rm_marked%'"),
+                   what="the careful batch")
+        with shop.hold("SELECT FROM shop.users WHERE id = 90 FOR UPDATE"):
+            assert process.wait() == 10
+    assert len(re.findall(rf"@{shop.name} ERROR: .*lock timeout", shop.server.log())) == 2
+    assert sorted(left["key"] for left in shop.leftovers()) == ["50", "90"]
+    configure(shop)
+    run(shop)
+    expect(shop, expected)
 
 
 def test_marks_that_mislead(shop):

@@ -114,7 +114,7 @@ MENDED = {
         bulk() | {"tables": {"users": {"key": "name"}}}, [r"\(shop.users_name_key compares by operators in another schema"]),
     "no schema grant": ("REVOKE USAGE ON SCHEMA shop FROM roundsman", bulk(), ["table shop.users: role roundsman may not use"]),
     "column grants": (
-        "REVOKE ALL ON shop.users FROM roundsman", bulk(),
+        "REVOKE SELECT (id, points), UPDATE (points, last_modified_at) ON shop.users FROM roundsman", bulk(),
         [r"role roundsman may not SELECT \(id, points\), UPDATE \(points, last_modified_at\)"]),
     "a column grant": (
         "REVOKE UPDATE (status) ON shop.orders FROM roundsman", cancel(), [r"shop.orders: role roundsman may not UPDATE \(status\)"]),
