@@ -28,6 +28,7 @@ VAR = pathlib.Path(os.environ.get("ROUNDSMAN_VAR") or TOP / "var").absolute()
 UNSEEN = 2.0  # ms: waits shorter than this are not in the log
 
 CLIENTS, RATE, PAYMENT_RATE = 4, 300, 20
+AFTER = 0.2  # seconds: the end of a contender's sessions is felt, too, by live traffic
 
 # Started from a small process of its own, because a child inherits the peak memory of who started it.
 MEASURE = """
@@ -326,7 +327,7 @@ def under_traffic(server, name, work, seed, users, items=1000, idle=4, script=No
         quiet = time.time()
         time.sleep(idle)
         record = work()
-        time.sleep(0.2)
+        time.sleep(AFTER)
         transactions = [entry.stop() for entry in traffic]
     finally:
         for entry in traffic:
@@ -334,7 +335,7 @@ def under_traffic(server, name, work, seed, users, items=1000, idle=4, script=No
     begin, end = record["begin"], record["end"]
     user_of, waits, commits = read_log(log, begin)
     ours = waits_for({"roundsman", "contender"}, user_of, waits)
-    record.update(live=latencies(transactions[0], begin, end), idle=latencies(transactions[0], quiet, begin - 0.05),
+    record.update(live=latencies(transactions[0], begin, end + AFTER), idle=latencies(transactions[0], quiet, begin - 0.05),
                   lock_waits=len(ours), lock_wait_ms=longest(wait for wait in ours if user_of.get(wait.pid) == "live"),
                   flush_ms=max([ms for moment, ms in commits if moment - ms / 1000 <= end], default=0.0))
     if candidates:
