@@ -331,26 +331,28 @@ char *bulk_careful_sql(const struct task *task, const struct change *change, con
     return buf_take(&sql);
 }
 
+/* "name AS MATERIALIZED (SELECT key AS row_key FROM … WHERE …": keys of the range up to $1, for the caller to narrow down. */
+static void add_keys(struct buf *sql, const struct task *task, const struct change *change, const char *name,
+                     bool lower)
+{
+    buf_print(sql, "%s AS MATERIALIZED (SELECT ", name);
+    add_key(sql, change);
+    buf_add(sql, " AS row_key FROM ");
+    add_table(sql, change);
+    buf_add(sql, " WHERE ");
+    add_range(sql, task, change, 1, lower);
+}
+
 char *bulk_stopped_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
 {
     struct buf sql = {0};
 
-    buf_add(&sql, "WITH rm_last AS MATERIALIZED (SELECT ");
-    add_key(&sql, change);
-    buf_add(&sql, " AS row_key FROM ");
-    add_table(&sql, change);
-    buf_add(&sql, " WHERE ");
-    add_range(&sql, task, change, 1, lower);
-    ledger_sql(
-        &sql, ledger,
-        " AND t.xmax = (SELECT xmax FROM ledger.lane WHERE run_id = $2::bigint AND lane = $3::integer) ORDER BY ");
-    add_key(&sql, change);
-    buf_add(&sql, " DESC LIMIT 1), rm_first AS MATERIALIZED (SELECT ");
-    add_key(&sql, change);
-    buf_add(&sql, " AS row_key FROM ");
-    add_table(&sql, change);
-    buf_add(&sql, " WHERE ");
-    add_range(&sql, task, change, 1, lower);
+    buf_add(&sql, "WITH ");
+    add_keys(&sql, task, change, "rm_last", lower);
+    ledger_sql(&sql, ledger,
+               " AND t.xmax = (SELECT xmax FROM ledger.lane WHERE run_id = $2::bigint AND lane = $3::integer)");
+    buf_add(&sql, " ORDER BY row_key DESC LIMIT 1), ");
+    add_keys(&sql, task, change, "rm_first", lower);
     buf_add(&sql, " AND ");
     add_key(&sql, change);
     if (lower)
@@ -360,19 +362,11 @@ char *bulk_stopped_sql(const struct task *task, const struct change *change, con
     add_where(&sql, task);
     add_needs(&sql, change);
     /* All parameters must be used; this costs nothing. */
-    buf_print(&sql, " AND CASE WHEN false THEN %s END IS NULL ORDER BY ", change->value.text);
-    add_key(&sql, change);
-    buf_add(&sql, " LIMIT 1), rm_before AS MATERIALIZED (SELECT ");
-    add_key(&sql, change);
-    buf_add(&sql, " AS row_key FROM ");
-    add_table(&sql, change);
-    buf_add(&sql, " WHERE ");
-    add_range(&sql, task, change, 1, lower);
+    buf_print(&sql, " AND CASE WHEN false THEN %s END IS NULL ORDER BY row_key LIMIT 1), ", change->value.text);
+    add_keys(&sql, task, change, "rm_before", lower);
     buf_add(&sql, " AND ");
     add_key(&sql, change);
-    buf_add(&sql, " < (SELECT row_key FROM rm_first) ORDER BY ");
-    add_key(&sql, change);
-    buf_add(&sql, ") SELECT row_key::text, (SELECT count(*) FROM rm_before),"
+    buf_add(&sql, " < (SELECT row_key FROM rm_first)) SELECT row_key::text, (SELECT count(*) FROM rm_before),"
                   " (SELECT b.row_key::text FROM rm_before AS b ORDER BY b.row_key DESC LIMIT 1) FROM rm_first");
     return buf_take(&sql);
 }
