@@ -30,7 +30,7 @@ enum piece {
 /* Where one row is locked, more are: so many batches after one that met a lock wait for none. */
 #define CAREFUL_BATCHES 32
 #define SMALL_BATCHES 8 /* after one that failed */
-#define UNFLUSHED 8
+#define UNFLUSHED 8     /* in a row, and then one waits for the flush of all: the governor hears of that */
 #define SMALLEST_CUT 32 /* rows down to which failures cut the batches that follow */
 
 struct bulk_lane {

@@ -246,6 +246,18 @@ static void add_plain(struct buf *sql, const struct task *task, const struct cha
     buf_add(sql, " RETURNING 1)");
 }
 
+/* "name AS MATERIALIZED (SELECT key AS row_key FROM … WHERE …": keys of a range, for the caller to narrow down. */
+static void add_keys(struct buf *sql, const struct task *task, const struct change *change, const char *name,
+                     size_t upper, bool lower)
+{
+    buf_print(sql, "%s AS MATERIALIZED (SELECT ", name);
+    add_key(sql, change);
+    buf_add(sql, " AS row_key FROM ");
+    add_table(sql, change);
+    buf_add(sql, " WHERE ");
+    add_range(sql, task, change, upper, lower);
+}
+
 /*
  * SKIP LOCKED for all rows costs as much again as their change. Only a row with an xmax can be locked, and few rows have one:
  * those are tried, and what is locked of them is rm_stuck. A lock that is younger than the statement is waited for.
@@ -256,12 +268,8 @@ static void add_sparing(struct buf *sql, const struct task *task, const struct c
     add_key(sql, change);
     buf_add(sql, " AS row_key");
     add_todo(sql, task, change, lower, " AND t.xmax <> 0");
-    buf_add(sql, "), rm_free AS MATERIALIZED (SELECT ");
-    add_key(sql, change);
-    buf_add(sql, " AS row_key FROM ");
-    add_table(sql, change);
-    buf_add(sql, " WHERE ");
-    add_range(sql, task, change, 6, lower); /* or each key would be looked for in every partition */
+    buf_add(sql, "), ");
+    add_keys(sql, task, change, "rm_free", 6, lower); /* in its range, or each key is looked for in every partition */
     buf_add(sql, " AND ");
     add_key(sql, change);
     buf_add(sql, " = ANY (ARRAY(SELECT row_key FROM rm_marked)) ORDER BY ");
@@ -331,28 +339,16 @@ char *bulk_careful_sql(const struct task *task, const struct change *change, con
     return buf_take(&sql);
 }
 
-/* "name AS MATERIALIZED (SELECT key AS row_key FROM … WHERE …": keys of the range up to $1, for the caller to narrow down. */
-static void add_keys(struct buf *sql, const struct task *task, const struct change *change, const char *name,
-                     bool lower)
-{
-    buf_print(sql, "%s AS MATERIALIZED (SELECT ", name);
-    add_key(sql, change);
-    buf_add(sql, " AS row_key FROM ");
-    add_table(sql, change);
-    buf_add(sql, " WHERE ");
-    add_range(sql, task, change, 1, lower);
-}
-
 char *bulk_stopped_sql(const struct task *task, const struct change *change, const char *ledger, bool lower)
 {
     struct buf sql = {0};
 
     buf_add(&sql, "WITH ");
-    add_keys(&sql, task, change, "rm_last", lower);
+    add_keys(&sql, task, change, "rm_last", 1, lower);
     ledger_sql(&sql, ledger,
                " AND t.xmax = (SELECT xmax FROM ledger.lane WHERE run_id = $2::bigint AND lane = $3::integer)");
     buf_add(&sql, " ORDER BY row_key DESC LIMIT 1), ");
-    add_keys(&sql, task, change, "rm_first", lower);
+    add_keys(&sql, task, change, "rm_first", 1, lower);
     buf_add(&sql, " AND ");
     add_key(&sql, change);
     if (lower)
@@ -363,7 +359,7 @@ char *bulk_stopped_sql(const struct task *task, const struct change *change, con
     add_needs(&sql, change);
     /* All parameters must be used; this costs nothing. */
     buf_print(&sql, " AND CASE WHEN false THEN %s END IS NULL ORDER BY row_key LIMIT 1), ", change->value.text);
-    add_keys(&sql, task, change, "rm_before", lower);
+    add_keys(&sql, task, change, "rm_before", 1, lower);
     buf_add(&sql, " AND ");
     add_key(&sql, change);
     buf_add(&sql, " < (SELECT row_key FROM rm_first)) SELECT row_key::text, (SELECT count(*) FROM rm_before),"

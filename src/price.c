@@ -244,8 +244,7 @@ static void advise_marks(const char *table, const struct rows *grants, struct pr
     for (int i = 0; i < rows_count(grants); i++)
         problems_add(advice, true, rows_text(grants, i, 0),
                      "table %s: the role may not read xmax, which tells locked rows from free ones, and how far a "
-                     "batch had come that "
-                     "failed: without it each such row holds up the rest of a run longer",
+                     "batch had come that failed: without it each such row holds up the rest of a run longer",
                      table);
 }
 
