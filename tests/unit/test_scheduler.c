@@ -31,6 +31,8 @@
 #define PATIENCE (20 * USEC_PER_SEC)
 #define SLACK (2 * USEC_PER_SEC) /* how late a busy machine may be */
 
+#define TO_THE_MIDDLE INT_MAX    /* of a second, after one second at least: far from what falls due at a beginning */
+
 /* What a child does; times in milliseconds. */
 struct step {
     int standby;       /* polls for the lock so long; -1: until it is stopped */
@@ -58,6 +60,7 @@ struct entry {
 /* Shared by the test, the daemon, and its children. */
 static struct diary {
     atomic_int count;
+    atomic_bool seen; /* by the test, which lets what takes -1 end */
     struct entry entries[200];
 } *diary;
 
@@ -90,7 +93,7 @@ static void work(struct entry *entry, int milliseconds, int parting)
 {
     usec_t end = moment_monotonic() + milliseconds * USEC_PER_MSEC;
 
-    while (milliseconds < 0 || moment_monotonic() < end) {
+    while (milliseconds < 0 ? !diary->seen : moment_monotonic() < end) {
         if (child_stop && entry->asked == 0) {
             entry->asked = moment_now();
             if (parting >= 0) {
@@ -100,6 +103,13 @@ static void work(struct entry *entry, int milliseconds, int parting)
         }
         nap();
     }
+}
+
+static int lasting(int takes)
+{
+    int phase = (int)(moment_now() % USEC_PER_SEC / USEC_PER_MSEC);
+
+    return takes == TO_THE_MIDDLE ? 1000 + (1500 - phase) % 1000 : takes;
 }
 
 int run_settle(const void *argument, struct reporter *reporter)
@@ -137,7 +147,7 @@ int run_settle(const void *argument, struct reporter *reporter)
         record.type = RECORD_PROGRESS;
         record.rows_done = 40;
         reporter->report(reporter, &record);
-        work(entry, step->takes, step->parting);
+        work(entry, lasting(step->takes), step->parting);
         record.type = RECORD_ENDED;
         reporter->report(reporter, &record);
     }
@@ -399,7 +409,7 @@ static void test_starts_and_tells(void **state)
     struct entry *first, *second;
 
     (void)state;
-    SCRIPT(0, "often", {.takes = 300});
+    SCRIPT(0, "often", {.takes = -1}, {.takes = 300});
     SCRIPT(1, "rare", {0});
     SCRIPT(2, "off", {0});
     start_daemon("often 1 100 0 @every 1s\nrare 1 100 0 " YEARLY "off 0 100 0 @every 1s\n");
@@ -409,6 +419,7 @@ static void test_starts_and_tells(void **state)
     assert_true(first->apply);
     assert_int_equal(first->due, MOMENT_NONE);
     wait_notification("; often running (run 1, 40 %); next often ");
+    diary->seen = true;
     second = entry("often", 1);
     assert_false(second->apply);
     assert_int_equal(second->due % USEC_PER_SEC, 0);
@@ -435,7 +446,7 @@ static void test_applies_until_applied(void **state)
 static void test_never_overlaps(void **state)
 {
     (void)state;
-    SCRIPT(0, "a", {0}, {.takes = 1400});
+    SCRIPT(0, "a", {0}, {.takes = TO_THE_MIDDLE});
     start_daemon("a 1 100 0 @every 1s\n");
     entry("a", 4);
     kill(daemon_pid, SIGTERM);
