@@ -198,15 +198,21 @@ int books_task(struct books *books, int64_t run, struct task *ret, char **ret_er
     return r < 0 ? mem_fail(r, ret_error, "the parameters of run %lld cannot be used: %s", (long long)run, error) : 0;
 }
 
+struct governor books_governor(const struct books *books)
+{
+    const struct job *job = books->job;
+    usec_t now = moment_monotonic();
+
+    return governor_begin(job->pace, job->lanes, job->batch_time,
+                          job->finish_within > 0 ? now + job->finish_within : MOMENT_NONE, now);
+}
+
 /* What identifies a work to the engine's statements. */
 void books_name_work(struct work *work, const struct books *books, const struct task *task, int64_t run, int attempt)
 {
-    usec_t now = moment_monotonic();
-
     work->task = task;
     work->ledger = books->schema;
-    work->governor = governor_begin(books->job->pace, books->job->batch_time,
-                                    books->job->finish_within > 0 ? now + books->job->finish_within : MOMENT_NONE, now);
+    work->governor = books_governor(books);
     work->batch_max = books->job->batch_max;
     work->retry_delay = books->job->retry_delay;
     snprintf(work->run, sizeof(work->run), "%lld", (long long)run);

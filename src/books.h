@@ -64,6 +64,9 @@ int books_failed(const struct books *, int error, const char *doing);
 /* A run's task, out of its frozen parameters. Returns 0, or a negative errno and *ret_error; the caller frees either. */
 int books_task(struct books *, int64_t run, struct task *ret, char **ret_error);
 
+/* How fast a run of the job goes, if it begins now. */
+struct governor books_governor(const struct books *);
+
 /* What names a run to the engine's statements, and how fast it goes. */
 void books_name_work(struct work *, const struct books *, const struct task *, int64_t run, int attempt);
 

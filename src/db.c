@@ -7,6 +7,8 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define MESSAGE_BYTES 64 /* of Bind, Describe, Execute and Sync, beside the values */
 #define PUSH_BYTES 4096
@@ -293,6 +295,28 @@ void db_close(struct db *db)
     free(db->error_text);
     free(db->queue);
     free(db);
+}
+
+/*
+ * libpq closes its socket at once, but a second descriptor of it sees when the other side is closed as well: by the kernel, when
+ * the process has given its memory back.
+ */
+void db_close_and_wait(struct db *db, usec_t patience)
+{
+    int fd = db != NULL && !db->dead ? dup(PQsocket(db->conn)) : -1;
+    usec_t end = moment_monotonic() + patience, now;
+    char rest[256];
+
+    db_close(db);
+    if (fd < 0)
+        return;
+    while ((now = moment_monotonic()) < end) {
+        struct pollfd closed = {.fd = fd, .events = POLLIN};
+
+        if (poll(&closed, 1, (int)((end - now) / USEC_PER_MSEC) + 1) != 1 || recv(fd, rest, sizeof(rest), MSG_DONTWAIT) <= 0)
+            break;
+    }
+    close(fd);
 }
 
 int db_server_version(const struct db *db)

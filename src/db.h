@@ -43,6 +43,9 @@ int db_verify_conninfo(const char *conninfo, char **ret_error);
 int db_connect(const struct db_options *, struct db **ret, char **ret_error);
 void db_close(struct db *); /* NULL is fine */
 
+/* The same, and waits until the server's process has ended, too, or so long at most. */
+void db_close_and_wait(struct db *, usec_t patience);
+
 int db_server_version(const struct db *); /* 150004 */
 
 int db_process(const struct db *); /* the number of the server's process */

@@ -15,6 +15,7 @@
 #define SHORTEST_SHARE 0.25            /* at the least share, batches last for this part of what they do at the largest */
 #define BLOCKED_CUT 0.5
 #define LONGEST_REST (5.0 * USEC_PER_SEC) /* where no time is to spare */
+#define LONGEST_END USEC_PER_SEC          /* of a session */
 
 /* What a pace allows. */
 static const struct {
@@ -27,10 +28,11 @@ static const struct {
     [PACE_FULL] = {.multiple = 0, .most = 1, .least = 1, .batch = 1},
 };
 
-struct governor governor_begin(enum pace pace, usec_t batch_time, usec_t deadline, usec_t now)
+struct governor governor_begin(enum pace pace, int lanes, usec_t batch_time, usec_t deadline, usec_t now)
 {
     return (struct governor){
         .pace = pace,
+        .lanes = lanes,
         .batch_time = batch_time,
         .deadline = deadline,
         .share = paces[pace].most,
@@ -105,23 +107,27 @@ usec_t governor_batch_time(const struct governor *governor)
     return time > USEC_PER_MSEC ? (usec_t)time : USEC_PER_MSEC;
 }
 
-int governor_lanes(const struct governor *governor, int sessions)
+int governor_lanes(const struct governor *governor)
 {
-    double lanes = governor->share * sessions;
+    double lanes = governor->share * governor->lanes;
     int whole = (int)lanes;
 
     return whole < 1 || lanes > whole + 1e-6 ? whole + 1 : whole;
+}
+
+usec_t governor_end_time(const struct governor *governor)
+{
+    return governor->pace == PACE_FULL ? 0 : LONGEST_END;
 }
 
 usec_t governor_rest(struct governor *governor, const struct governor_batch *batch, usec_t now)
 {
     double worked = batch->worked > 0 ? (double)batch->worked : 1;
     double cost = worked; /* what the batch cost, as the time in which a lane usually writes as much WAL */
-    int sessions = batch->sessions > 1 ? batch->sessions : 1;
     double duty, rest;
 
     step(governor, now);
-    duty = clamp(governor->share * sessions / governor_lanes(governor, sessions), 0, 1);
+    duty = clamp(governor->share * governor->lanes / governor_lanes(governor), 0, 1);
     if (batch->bytes > 0) {
         governor->bytes_rate = smooth(governor->bytes_rate, (double)batch->bytes / worked);
         cost = clamp((double)batch->bytes / governor->bytes_rate, worked / 4, worked * 4);

@@ -19,6 +19,7 @@ enum pace { PACE_GENTLE, PACE_NORMAL, PACE_FULL };
 
 struct governor {
     enum pace pace;
+    int lanes;           /* that the job may have: the share is one of their time */
     usec_t batch_time;   /* as configured */
     usec_t deadline;     /* when finish_within ends, monotonic; MOMENT_NONE: no such wish */
     double share;        /* of the time that all lanes would work if none ever rested: 0 to 1 */
@@ -29,7 +30,7 @@ struct governor {
     double bytes_rate;   /* WAL bytes that a lane writes in a microsecond of work, smoothed; 0: none yet */
 };
 
-struct governor governor_begin(enum pace, usec_t batch_time, usec_t deadline, usec_t now);
+struct governor governor_begin(enum pace, int lanes, usec_t batch_time, usec_t deadline, usec_t now);
 
 /* A batch was committed: its commit took `commit`. Not told of commits that do not wait for WAL. */
 void governor_committed(struct governor *, usec_t commit);
@@ -41,10 +42,17 @@ void governor_blocked(struct governor *, usec_t now);
 usec_t governor_batch_time(const struct governor *);
 
 /*
- * How many of so many sessions may work at a time: as few as the share takes. One that works all of the time is less in the
- * way of others than two that rest half of it: whoever has rested goes before them when it wakes up, on a server short of CPUs.
+ * How many lanes may work at a time: as few as the share takes. One that works all of the time is less in the way of others
+ * than two that rest half of it: whoever has rested goes before them when it wakes up, on a server short of CPUs. It never
+ * grows over what it is at the beginning.
  */
-int governor_lanes(const struct governor *, int sessions);
+int governor_lanes(const struct governor *);
+
+/*
+ * How long the end of a session may be waited for before the next one is ended: a process that maps all of the server's buffers
+ * keeps a processor busy with its end for tens of milliseconds, and two of them would keep two.
+ */
+usec_t governor_end_time(const struct governor *);
 
 /*
  * How long a lane rests after a batch of `rows` rows that took `worked` and wrote `bytes` of WAL (0: unknown), when `rows_left`
@@ -54,8 +62,7 @@ int governor_lanes(const struct governor *, int sessions);
 struct governor_batch {
     usec_t worked;
     int64_t bytes, rows, rows_left;
-    int lanes;    /* that work at a time now */
-    int sessions; /* of which the share is one: 0 is 1 */
+    int lanes; /* that work at a time now */
 };
 usec_t governor_rest(struct governor *, const struct governor_batch *, usec_t now);
 

@@ -41,7 +41,7 @@ static void lost(struct work *work, struct db *db)
 /* Lets the first unfinished lanes work, as many as may at a time; the others wait until one of these is done. */
 static void choose(struct work *work)
 {
-    int places = governor_lanes(&work->governor, work_sessions(work));
+    int places = governor_lanes(&work->governor);
 
     for (size_t i = 0; i < work->lane_count; i++)
         work->lanes[i].waits = !work->lanes[i].finished && places-- <= 0;
@@ -160,7 +160,7 @@ static struct lane *slow_lane(const struct work *work)
             first = lane;
         unfinished += !lane->finished;
     }
-    return unfinished < governor_lanes(&work->governor, work_sessions(work)) ? first : NULL;
+    return unfinished < governor_lanes(&work->governor) ? first : NULL;
 }
 
 /* The session of an idle lane goes on with the rest of another one. */
@@ -265,7 +265,7 @@ void lanes_run(struct work *work, const struct lanes_options *options)
         work->task->kind->engine->release(&work->lanes[i]);
         free(work->lanes[i].middle);
         work->lanes[i].middle = NULL;
-        db_close(work->lanes[i].db);
+        db_close_and_wait(work->lanes[i].db, work->lanes[i].busy ? 0 : governor_end_time(&work->governor));
         work->lanes[i].db = NULL;
     }
 }

@@ -249,6 +249,7 @@ int round_verify(struct books *books, struct task *task)
 int round_start(struct books *books, struct task *task, const struct round_start *start)
 {
     const struct engine *engine = task->kind->engine;
+    const struct governor governor = books_governor(books);
     struct round round = {.books = books, .task = task, .due = start->due, .attempt = 1};
     struct ledger_start row = {
         .job = books->row.id,
@@ -259,7 +260,8 @@ int round_start(struct books *books, struct task *task, const struct round_start
     };
     struct ledger_range *ranges = NULL;
     AUTO_TEXT params = NULL;
-    int r = engine->split(books->db, task, books->job->lanes, &ranges, &row.range_count);
+    /* No more lanes than its pace lets work at a time: each session costs the server its beginning and its end. */
+    int r = engine->split(books->db, task, governor_lanes(&governor), &ranges, &row.range_count);
 
     if (r < 0)
         books_failed(books, r, "splitting the work into lanes");

@@ -22,15 +22,6 @@ int work_fail_statement(struct work *work, const char *message, const char *sqls
     return work_fail(work, mem_print("%s (SQLSTATE %s)", message, sqlstate));
 }
 
-int work_sessions(const struct work *work)
-{
-    int sessions = 0;
-
-    for (size_t i = 0; i < work->lane_count; i++)
-        sessions += work->lanes[i].db != NULL;
-    return sessions;
-}
-
 void work_rest(struct work *work, struct lane *lane, usec_t worked, int64_t rows, int64_t bytes)
 {
     struct governor_batch batch = {.worked = worked, .bytes = bytes, .rows = rows, .rows_left = work->task->rows};
@@ -40,9 +31,8 @@ void work_rest(struct work *work, struct lane *lane, usec_t worked, int64_t rows
         batch.rows_left -= work->lanes[i].at.rows_done + work->lanes[i].at.rows_skipped;
         batch.lanes += !work->lanes[i].finished;
     }
-    batch.sessions = work_sessions(work);
-    if (batch.lanes > governor_lanes(&work->governor, batch.sessions))
-        batch.lanes = governor_lanes(&work->governor, batch.sessions);
+    if (batch.lanes > governor_lanes(&work->governor))
+        batch.lanes = governor_lanes(&work->governor);
     lane->rests_until = now + governor_rest(&work->governor, &batch, now);
 }
 

@@ -129,9 +129,6 @@ int work_fail(struct work *, char *error);
 /* The same with what a statement met. */
 int work_fail_statement(struct work *, const char *message, const char *sqlstate);
 
-/* How many sessions its lanes have, idle ones among them. */
-int work_sessions(const struct work *);
-
 /* Lets the lane rest after what it has just done, as the governor says. */
 void work_rest(struct work *, struct lane *, usec_t worked, int64_t rows, int64_t bytes);
 

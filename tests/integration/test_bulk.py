@@ -66,7 +66,7 @@ def tiled(shop, last):
 # ---- Locked rows ----
 
 def test_a_locked_row_is_left_over_and_done_once(shop):
-    configure(shop, lanes=2)
+    configure(shop, pace="full", lanes=2)
     before, expected = shop.books(), shop.books().with_points(10)
     with shop.hold("SELECT FROM shop.users WHERE id = 500 FOR UPDATE"):
         result = run(shop, 10)
@@ -309,7 +309,7 @@ def test_marks_that_mislead(shop):
 
 
 def test_failing_and_locked_rows_beside_each_other(shop):
-    configure(shop, lanes=2)
+    configure(shop, pace="full", lanes=2)
     triggered(shop, "RAISE EXCEPTION 'no';", "NEW.id IN (40, 42, 600)")
     before = shop.books()
     expected = before.with_points(10)
@@ -646,7 +646,7 @@ def test_keys(shop, case):
              " ORDER BY n * 7919 % 3001")
     shop.sql("ANALYZE shop.people; GRANT SELECT, UPDATE ON shop.people TO roundsman")
     triggered(shop, "RAISE EXCEPTION 'no';", "NEW.n % 1000 = 123", "shop.people")
-    configure(shop, lanes=3, tables={"users": {"table": "shop.people", "key": "k", "touched": ""}})
+    configure(shop, pace="full", lanes=3, tables={"users": {"table": "shop.people", "key": "k", "touched": ""}})
     with shop.hold("SELECT FROM shop.people WHERE n % 1000 = 77 FOR NO KEY UPDATE"):
         run(shop, 10)
         assert shop.sql("SELECT n, points FROM shop.people WHERE points <> 10 ORDER BY n") == [
@@ -671,7 +671,7 @@ def test_few_rows(shop, rows):
     if rows == 0:
         shop.sql("DELETE FROM shop.order_items; DELETE FROM shop.orders; DELETE FROM shop.users")
     expected = shop.books().with_points(10)
-    configure(shop, lanes=4)
+    configure(shop, pace="full", lanes=4)
     result = run(shop)
     assert f"done: {rows} row{'s' if rows != 1 else ''} changed" in result.out
     expect(shop, expected)
@@ -699,7 +699,7 @@ def test_a_table_partitioned_by_its_key(shop):
         shop.sql(f"CREATE TABLE shop.parted{n} PARTITION OF shop.parted FOR VALUES FROM ({n * 1000}) TO ({n * 1000 + 1000})")
     shop.sql("INSERT INTO shop.parted SELECT n, 0 FROM generate_series(0, 2999) AS n; ANALYZE shop.parted")
     shop.sql("GRANT SELECT, UPDATE ON shop.parted TO roundsman")
-    configure(shop, lanes=2, tables={"users": {"table": "shop.parted", "touched": ""}})
+    configure(shop, pace="full", lanes=2, tables={"users": {"table": "shop.parted", "touched": ""}})
     with shop.hold("SELECT FROM shop.parted WHERE id IN (999, 1000) FOR UPDATE"):
         run(shop, 10)
     assert len(tiled(shop, "2999")) == 2
@@ -714,7 +714,7 @@ def test_skewed_keys_are_parted_into_lanes_that_tile(shop):
     shop.sql("INSERT INTO shop.users (id, name, points) VALUES (-4000000000000000000, 'a', 0), (4000000000000000000, 'z', 0)")
     shop.sql("ANALYZE shop.users")
     expected = shop.books().with_points(10)
-    configure(shop, lanes=4)
+    configure(shop, pace="full", lanes=4)
     run(shop)
     expect(shop, expected)
     lanes = tiled(shop, "4000000000000000000")
@@ -863,7 +863,7 @@ def test_defaults_of_the_database_do_not_matter(shop):
     # The sessions themselves say in which isolation they change rows.
     triggered(shop, "RAISE EXCEPTION 'changed under %', current_setting('transaction_isolation');",
               "current_setting('transaction_isolation') <> 'read committed'")
-    configure(shop, lanes=2, where="name <> 'it''s'")
+    configure(shop, pace="full", lanes=2, where="name <> 'it''s'")
     with shop.hold("SELECT FROM shop.users WHERE id = 30 FOR UPDATE"):
         run(shop, 10)
     run(shop)

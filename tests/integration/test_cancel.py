@@ -696,7 +696,7 @@ def test_many_orders_of_the_same_instant(small):
     small.sql("INSERT INTO shop.orders (user_id, status, points_spent, last_modified_at) SELECT 1 + n % 5, 'PAYING', 1,"
               " now() - CASE WHEN n <= 700 THEN interval '1 hour' ELSE interval '2 hours' END FROM generate_series(1, 1300) AS n")
     small.sql("INSERT INTO shop.order_items (order_id, item_id, quantity) SELECT id, 1 + id % 6, 1 FROM shop.orders")
-    small.configure(jobs=[job(lanes=3)])
+    small.configure(jobs=[job(pace="full", lanes=3)])
     expected = small.books().with_canceled(small, small.stale_orders())
     once(small)
     agree(small, expected)

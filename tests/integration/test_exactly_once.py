@@ -26,8 +26,8 @@ TABLES = {"points": "users", "restock": "menu_items", "cancel": "orders"}
 
 
 def configure(shop, kind="points", lanes=3, batch_max=100, more=None, **groups):
-    """One job, in many small batches."""
-    return shop.configure(jobs=[{**JOBS[kind], "lanes": lanes, "batch_max": batch_max, **(more or {})}], **groups)
+    """One job, in many small batches, and all lanes at work."""
+    return shop.configure(jobs=[{**JOBS[kind], "pace": "full", "lanes": lanes, "batch_max": batch_max, **(more or {})}], **groups)
 
 
 def grow(shop):

@@ -65,7 +65,7 @@ def test_every_pace_under_live_traffic(shop, pace):
 
 
 def test_pace_is_followed_and_can_be_set(shop):
-    """Rests in proportion to the work: gently it takes six times as long, whatever a row takes here."""
+    """Rests in proportion to the work: gently it takes three times as long, whatever a row takes here."""
     few_users(shop, 200)
     slow_rows(shop, 1)
     configure(shop, {"pace": "gentle"})

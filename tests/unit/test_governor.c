@@ -31,7 +31,7 @@ struct run {
 
 static struct run begin(enum pace pace)
 {
-    return (struct run){.governor = governor_begin(pace, BATCH_TIME, MOMENT_NONE, 0), .lowest = 1};
+    return (struct run){.governor = governor_begin(pace, 1, BATCH_TIME, MOMENT_NONE, 0), .lowest = 1};
 }
 
 static usec_t rest_after(struct governor *governor, usec_t worked, int64_t bytes, usec_t now)
@@ -233,7 +233,7 @@ static void test_blocked(void **state)
 /* A run whose commits are not measured is blocked no longer than others. */
 static void test_blocked_without_measurements(void **state)
 {
-    struct governor governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
+    struct governor governor = governor_begin(PACE_NORMAL, 1, BATCH_TIME, MOMENT_NONE, 0);
 
     (void)state;
     governor_blocked(&governor, 0);
@@ -244,29 +244,29 @@ static void test_blocked_without_measurements(void **state)
 
 static void test_rests(void **state)
 {
-    struct governor governor = governor_begin(PACE_GENTLE, BATCH_TIME, MOMENT_NONE, 0);
+    struct governor governor = governor_begin(PACE_GENTLE, 1, BATCH_TIME, MOMENT_NONE, 0);
 
     (void)state;
     assert_int_equal(governor_batch_time(&governor), 5 * MS);
     assert_in_range(rest_after(&governor, 3 * MS, 0, 0), 17 * MS - 1, 17 * MS);
-    governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
+    governor = governor_begin(PACE_NORMAL, 1, BATCH_TIME, MOMENT_NONE, 0);
     assert_int_equal(governor_batch_time(&governor), 12500);
     assert_in_range(rest_after(&governor, 7 * MS, 0, 0), 7 * MS - 1, 7 * MS);
     assert_in_range(rest_after(&governor, 0, 0, 0), 0, 1);
     assert_int_equal(rest_after(&governor, USEC_PER_DAY, 0, 0), 5 * USEC_PER_SEC);
     assert_int_equal(rest_after(&governor, INT64_MAX, INT64_MAX, 0), 5 * USEC_PER_SEC);
-    governor = governor_begin(PACE_NORMAL, MS, MOMENT_NONE, 0);
+    governor = governor_begin(PACE_NORMAL, 1, MS, MOMENT_NONE, 0);
     assert_int_equal(governor_batch_time(&governor), MS);
 }
 
 /* The share is first taken by fewer lanes, and what is left of it by rests of those. */
 static void test_lanes(void **state)
 {
-    struct governor governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
+    struct governor governor = governor_begin(PACE_NORMAL, 1, BATCH_TIME, MOMENT_NONE, 0);
     struct governor_batch batch = {.worked = 6 * MS, .rows = 1000, .rows_left = 1000000, .lanes = 1};
     static const struct {
         double share;
-        int sessions, lanes;
+        int of, lanes;
         usec_t rest; /* after 6 ms of work */
     } cases[] = {
         {1, 1, 1, 0},      {1, 4, 4, 0},      {0.5, 2, 1, 0},       {0.5, 4, 2, 0},      {0.5, 1, 1, 6 * MS},
@@ -277,9 +277,20 @@ static void test_lanes(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         governor.share = cases[i].share;
         governor.next_step = USEC_PER_DAY;
-        batch.sessions = cases[i].sessions;
-        assert_int_equal(governor_lanes(&governor, cases[i].sessions), cases[i].lanes);
+        governor.lanes = cases[i].of;
+        assert_int_equal(governor_lanes(&governor), cases[i].lanes);
         assert_in_range(governor_rest(&governor, &batch, 0) + 1, cases[i].rest, cases[i].rest + 2);
+    }
+}
+
+/* Sessions are ended one after another, but for the pace that minds nobody. */
+static void test_ends_of_sessions(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < PACES; i++) {
+        struct run run = begin(all_paces[i]);
+
+        assert_true((governor_end_time(&run.governor) > 0) == (all_paces[i] != PACE_FULL));
     }
 }
 
@@ -315,7 +326,7 @@ static void test_what_nobody_feels(void **state)
 /* What counts is the WAL: a batch that wrote more of it in the same time is followed by a longer rest, one with less by a shorter. */
 static void test_rests_by_wal(void **state)
 {
-    struct governor governor = governor_begin(PACE_NORMAL, BATCH_TIME, MOMENT_NONE, 0);
+    struct governor governor = governor_begin(PACE_NORMAL, 1, BATCH_TIME, MOMENT_NONE, 0);
     usec_t usual = 0, more, again;
 
     (void)state;
@@ -344,7 +355,7 @@ struct spread {
 /* Simulates it to its end; returns that, and checks that the rows are done evenly. */
 static usec_t simulate(const struct spread *spread, bool even)
 {
-    struct governor governor = governor_begin(PACE_NORMAL, BATCH_TIME, spread->within, 0);
+    struct governor governor = governor_begin(PACE_NORMAL, 1, BATCH_TIME, spread->within, 0);
     int64_t left[4], all = 0, done = 0, batch = 100;
     usec_t at[4] = {0}, end = 0;
     int unfinished = spread->lanes;
@@ -417,7 +428,7 @@ static void test_too_little_time(void **state)
 {
     static const struct spread late = {4, {100000, 100000, 100000, 100000}, USEC_PER_SEC, 10, 0};
     static const struct spread never = {4, {100000, 100000, 100000, 100000}, MOMENT_NONE, 10, 0};
-    struct governor governor = governor_begin(PACE_FULL, BATCH_TIME, 10 * USEC_PER_SEC, 0);
+    struct governor governor = governor_begin(PACE_FULL, 1, BATCH_TIME, 10 * USEC_PER_SEC, 0);
 
     (void)state;
     assert_int_equal(simulate(&late, false), simulate(&never, false));
@@ -443,6 +454,7 @@ int main(void)
         cmocka_unit_test(test_blocked_without_measurements),
         cmocka_unit_test(test_rests),
         cmocka_unit_test(test_lanes),
+        cmocka_unit_test(test_ends_of_sessions),
         cmocka_unit_test(test_a_disk_with_slow_flushes),
         cmocka_unit_test(test_what_nobody_feels),
         cmocka_unit_test(test_rests_by_wal),
