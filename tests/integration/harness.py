@@ -96,11 +96,22 @@ def wait_until(condition, timeout=20, what=None):
         time.sleep(0.01)
 
 
+def alive(connection):
+    """The connection, or None where there is none any more. A new one costs the server more than most queries."""
+    try:
+        connection.execute("SELECT 1")
+    except (AttributeError, psycopg.OperationalError):
+        return None
+    return connection
+
+
 class Server:
     """A private server; see tests/server."""
 
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
+        self._bin = None
+        self._connection = None
 
     def _server(self, *arguments):
         done = subprocess.run([TOP / "tests" / "server", *map(str, arguments)], stdin=subprocess.DEVNULL, check=False,
@@ -144,8 +155,8 @@ class Server:
         return psycopg.connect(self.conninfo(dbname, user), autocommit=autocommit, **{"options": UNCOMPILED, **more})
 
     def psql(self, dbname, *arguments):
-        program = pathlib.Path(self._server("bin")) / "psql"
-        done = subprocess.run([program, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.conninfo(dbname),
+        self._bin = self._bin or pathlib.Path(self._server("bin"))
+        done = subprocess.run([self._bin / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", self.conninfo(dbname),
                                *map(str, arguments)],
                               stdin=subprocess.DEVNULL, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               text=True, env={**os.environ, "LC_ALL": "C.UTF-8", "PGOPTIONS": UNCOMPILED})
@@ -153,19 +164,21 @@ class Server:
             raise RuntimeError(done.stdout)
         return done.stdout
 
+    def _administrator(self):
+        self._connection = alive(self._connection) or self.connect()
+        return self._connection
+
     def create_database(self, name, template):
-        with self.connect() as connection:
-            strategy = " STRATEGY file_copy" if connection.info.server_version >= 150000 else ""  # half of the work
-            connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}')
+        connection = self._administrator()
+        strategy = " STRATEGY file_copy" if connection.info.server_version >= 150000 else ""  # half of the work
+        connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"{strategy}')
 
     def drop_database(self, name):
-        with self.connect() as connection:
-            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        self._administrator().execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
     def create_template(self, name="shop_template"):
         """The shop with a small stock of data, to be copied for each test."""
-        with self.connect() as connection:
-            connection.execute(f'CREATE DATABASE "{name}"')
+        self._administrator().execute(f'CREATE DATABASE "{name}"')
         sql = TOP / "sql"
         self.psql(name, "-v", "users=1000", "-v", "items=100", "-v", "orders=300",
                   *(argument for file in ("shop.sql", "index-last-modified-at.sql", "role.sql", "shop-data.sql")
@@ -390,7 +403,7 @@ class Shop:
 
     def __init__(self, server, name, directory):
         self.server, self.name, self.directory = server, name, pathlib.Path(directory)
-        self._connection = None
+        self._connection = self._reader = None
         self._config = None
         self._files = 0
 
@@ -408,8 +421,9 @@ class Shop:
         return self.sql(query, *values)[0][0]
 
     def close(self):
-        if self._connection is not None:
-            self._connection.close()
+        for connection in self._connection, self._reader:
+            if connection is not None:
+                connection.close()
 
     def conninfo(self, user="roundsman"):
         return self.server.conninfo(self.name, user)
@@ -478,8 +492,8 @@ class Shop:
     # ---- what the ledger and the shop say ----
 
     def _dictionaries(self, query, *values):
-        with self.connect(row_factory=psycopg.rows.dict_row) as connection:
-            return connection.execute(query, values).fetchall()
+        self._reader = alive(self._reader) or self.connect(row_factory=psycopg.rows.dict_row)
+        return self._reader.execute(query, values).fetchall()
 
     def runs(self, job=None):
         return self._dictionaries("SELECT job.name AS job, run.* FROM roundsman.run JOIN roundsman.job ON job.id = job_id"

@@ -17,7 +17,8 @@ from harness import BINARY, PATIENCE, TOP, WRAPPER, YEARLY, complain, wait_until
 UNIT = "roundsman.service"
 DAILY = "0 0 * * *"
 
-pytestmark = pytest.mark.skipif(bool(WRAPPER), reason="the unit runs the program as it is")
+pytestmark = [pytest.mark.skipif(bool(WRAPPER), reason="the unit runs the program as it is"),
+              pytest.mark.xdist_group("machine")]  # of pytest-xdist: one machine for all of them
 
 
 def run(*command, check=True):
