@@ -10,6 +10,8 @@ TITLES = {
     ("points", "a"): "points (a): one UPDATE",
     ("points", "b"): "points (b): commits every 10,000 rows",
     ("points", "c"): "points (c): the ORM way",
+    ("full pages", "a"): "points, full pages (a): one UPDATE",
+    ("full pages", "b"): "points, full pages (b): commits every 10,000 rows",
     ("uuid", "a"): "points, uuid keys (a): one UPDATE",
     ("cancel", "a"): "cancel (a): one order, one round trip, one commit",
     ("cancel", "b"): "cancel (b): procedure, a commit an order",
@@ -24,6 +26,8 @@ NOTES = """
   find the room they leave behind, and nobody meets virgin pages or another's bloat), wholly in shared_buffers, after
   a CHECKPOINT. The order of contenders rotates from round to round; live traffic has the same random numbers in a
   round.
+- Full pages are those of a table with the default fillfactor that was just loaded: there is no room for new versions of rows, and
+  every index gets an entry for each. All else was measured on the reference schema, whose pages are half empty.
 - Every contender also sets last_modified_at, and the sums of points and stock are checked after each of them.
 - Times of roundsman are those of the process, from its start to its end; those of SQL contenders begin when they are
   connected. Cancel (a) is sent by pgbench, which need not look for the orders; (c) by psycopg, two round trips an
@@ -189,6 +193,8 @@ FIGURES = [
      lambda r, _: at_most(0.85, ratio(wall(r, "full"), wall(r, "b")))),
     ("points, `full`, random uuid keys: wall time against (a)", "≤ 0.7",
      lambda r, _: at_most(0.7, ratio(wall(r, "full", "uuid"), wall(r, "a", "uuid")))),
+    ("points, `full`, full pages (fillfactor 100, the first round): wall time against (a), (b)", "not asked",
+     lambda r, _: ", ".join(say(ratio(wall(r, "full", "full pages"), wall(r, other, "full pages")), True) for other in "ab")),
     ("points, any pace: longest wait of a live transaction for a lock of ours",
      "≤ 50 ms; on disk beyond the longest flush", lock_wait),
     ("points, `normal`: live p99 against (b)'s, and wall time against (a)", "≤ 0.5, ≤ 1", lambda r, _: normal(r)),
@@ -229,7 +235,7 @@ HEAD = ["contender", "seconds (fastest to slowest)", "rows/s", "live p50 ms", "p
 def details(r):
     """A row for each contender under traffic."""
     lines = [HEAD]
-    for part in ("points", "uuid", "cancel"):
+    for part in ("points", "uuid", "full pages", "cancel"):
         for contender in ("a", "b", "c", "d", "full", "normal", "gentle"):
             if found := r.of(part, contender):
                 lines.append(detail(r, part, contender, found))
@@ -243,7 +249,7 @@ def detail(r, part, contender, found):
     def most(value):
         values = [value(record) for record in found]
         return cell(max((v for v in values if v is not None), default=None))
-    job = "points, uuid keys" if part == "uuid" else part
+    job = {"uuid": "points, uuid keys", "full pages": "points, full pages"}.get(part, part)
     times = sorted(map(seconds, found))
     return [TITLES.get((part, contender)) or f"{job}: roundsman, `{contender}`",
             f"{statistics.median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f})", f"{r.rate(part, contender):,.0f}",

@@ -124,6 +124,10 @@ def points(server, sizes):
     with template(server, "shop_uuid", users=sizes.users, uuid=True) as shop:
         contenders = {"a": one_update(server), "full": lambda dbname: server.roundsman(dbname, "points")}
         yield from interleaved(server, "uuid", shop, contenders, sizes.rounds, check_points, script=script, **traffic)
+    with template(server, "shop_full_pages", users=sizes.users, full_pages=True, settle=False) as shop:
+        contenders = {"a": one_update(server), "b": committing(server, sizes.users),
+                      "full": lambda dbname: server.roundsman(dbname, "points")}
+        yield from interleaved(server, "full pages", shop, contenders, sizes.rounds, check_points, **traffic)
 
 
 # ---- cancel ----

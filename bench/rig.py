@@ -134,10 +134,12 @@ class Server:
 
     # ---- shops ----
 
-    def make(self, name, users, items=1000, orders=0, others=0, uuid=False):
+    def make(self, name, users, items=1000, orders=0, others=0, uuid=False, full_pages=False):
         """A shop of these sizes, with contenders and ledger, vacuumed."""
         self.sql("postgres", f'CREATE DATABASE "{name}"')
         self.psql(name, TOP / "sql" / "shop.sql")
+        if full_pages:
+            self.sql(name, "ALTER TABLE shop.users RESET (fillfactor)")
         self.psql(name, BENCH / "data.sql", users=users, items=items, orders=orders, others=others)
         if uuid:
             self._use_uuids(name)
