@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -80,6 +81,32 @@ def test_pace_is_followed_and_can_be_set(shop):
     expect(shop, before.with_points(30))
     result = shop.roundsman("--run-once", "points", "--set", "pace=fast")
     assert result.status == 2 and 'pace must be "gentle", "normal" or "full", not "fast"' in result.err, result
+
+
+class LongEnds(Proxy):
+    """The end of a lane's session takes its time. Notes how many others have ended meanwhile."""
+
+    def __init__(self, shop):
+        super().__init__(shop)
+        self.gone, self.meanwhile = [], []
+
+    def ended(self, link):
+        before = len(self.gone)
+        self.gone.append(link)
+        if link is not self.links[0]:
+            time.sleep(0.3)
+            self.meanwhile.append(len(self.gone) - before - 1)
+
+
+def test_below_full_pace_sessions_end_one_after_another(shop):
+    """Also the one that holds the job's lock, which is the last."""
+    few_users(shop, 200)
+    with LongEnds(shop) as proxy:
+        configure(shop, {"pace": "normal", "lanes": 4}, database={"conninfo": proxy.conninfo})
+        result = shop.roundsman("--run-once", "points")
+        assert result.status == 0, result
+        wait_until(lambda: len(proxy.gone) == len(proxy.links) == len(proxy.meanwhile) + 1, what="the end of all sessions")
+        assert proxy.meanwhile == [0] * (len(proxy.links) - 1)
 
 
 def test_a_slow_flush_is_no_reason_for_small_batches(shop):

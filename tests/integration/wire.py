@@ -6,6 +6,7 @@ Proxy(shop)     .conninfo            for the configuration: all sessions then co
                                      end) before it goes on: "drop" cuts the connection, "lose" cuts it when the server has
                                      executed it, before the answer arrives; strike() is called with the blow
                 .count .lost         transactions so far; an Event: an answer was lost
+                .ended(link)         is called when a link's session has ended, before the program sees it
                 .links               in the order in which they came; .go_deaf() parts one from its server unnoticed
 """
 
@@ -79,6 +80,7 @@ class Link:
                         self._strike()
                         break
                 self._send(self.client, message)
+        self.proxy.ended(self)
         if not self.deaf:
             self._close(self.client)
 
@@ -158,6 +160,9 @@ class Proxy:
             while True:
                 client, _ = self.listener.accept()
                 self.links.append(Link(self, client))
+
+    def ended(self, link):
+        pass
 
     def transaction(self, link, unit):
         with self.lock:
