@@ -403,27 +403,28 @@ class Shop:
 
     def __init__(self, server, name, directory):
         self.server, self.name, self.directory = server, name, pathlib.Path(directory)
-        self._connection = self._reader = None
+        self._connection = None
         self._config = None
         self._files = 0
 
     def connect(self, user="postgres", autocommit=True, **more):
         return self.server.connect(self.name, user, autocommit, **more)
 
+    def _session(self):
+        self._connection = alive(self._connection) or self.connect()
+        return self._connection
+
     def sql(self, query, *values):
         """Rows, as tuples, by the superuser; [] for a statement without any."""
-        if self._connection is None or self._connection.closed:
-            self._connection = self.connect()
-        cursor = self._connection.execute(query, values or None)
+        cursor = self._session().execute(query, values or None)
         return cursor.fetchall() if cursor.description else []
 
     def value(self, query, *values):
         return self.sql(query, *values)[0][0]
 
     def close(self):
-        for connection in self._connection, self._reader:
-            if connection is not None:
-                connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
     def conninfo(self, user="roundsman"):
         return self.server.conninfo(self.name, user)
@@ -492,8 +493,8 @@ class Shop:
     # ---- what the ledger and the shop say ----
 
     def _dictionaries(self, query, *values):
-        self._reader = alive(self._reader) or self.connect(row_factory=psycopg.rows.dict_row)
-        return self._reader.execute(query, values).fetchall()
+        with self._session().cursor(row_factory=psycopg.rows.dict_row) as cursor:
+            return cursor.execute(query, values).fetchall()
 
     def runs(self, job=None):
         return self._dictionaries("SELECT job.name AS job, run.* FROM roundsman.run JOIN roundsman.job ON job.id = job_id"
